@@ -1,0 +1,30 @@
+# Everything runs in .venv, which is made on first use from the pinned versions in requirements.lock.
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export DVC_NO_ANALYTICS := 1
+
+.PHONY: repro test test-gpu lint setup
+.DEFAULT_GOAL := repro
+
+repro: setup
+	dvc repro
+	h2h show
+
+test: setup
+	python -m pytest -n 2 -m "not gpu"
+
+test-gpu: setup
+	python -m pytest -m gpu
+
+lint: setup
+	ruff check .
+	mypy
+
+setup: .venv/installed
+
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 " + " ".join(sys.argv[1:]))' $(MAKECMDGOALS)
+	$(PYTHON) -m venv .venv
+	python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
