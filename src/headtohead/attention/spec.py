@@ -1,0 +1,49 @@
+"""One attention variant, validated; imports no torch, so that parameters can be checked at once."""
+
+import inspect
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, model_validator
+
+from headtohead.attention.patterns import PATTERNS
+
+
+class AttentionSpec(BaseModel):
+    """What a variant computes: `AttentionSpec(kernel="flash", pattern="window", window=64)`.
+
+    Args:
+        kernel: `eager` materialises the scores (matmul, softmax, matmul); `flash` is the same function
+            by a fused kernel. Which library runs it is not part of the variant.
+        positions: `learned`, GPT-2's position embedding, or `alibi`, a linear bias on the scores instead.
+        pattern: name of a function in `patterns`; its keyword-only arguments are given beside it.
+
+    Raises:
+        pydantic.ValidationError: an unknown name, or a number that the pattern lacks, does not know or refuses.
+    """
+
+    # The pattern's own numbers arrive as extra fields and are checked against its signature.
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    kernel: Literal["eager", "flash"] = "eager"
+    positions: Literal["learned", "alibi"] = "learned"
+    pattern: str = "full"
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """The pattern's own numbers, by name."""
+        return dict(self.model_extra or {})
+
+    @model_validator(mode="after")
+    def _numbers_fit_pattern(self) -> Self:
+        if self.pattern not in PATTERNS:
+            raise ValueError(f"unknown pattern {self.pattern!r}; there are {', '.join(PATTERNS)}")
+        parameters = inspect.signature(PATTERNS[self.pattern]).parameters.values()
+        wanted = {p.name: p.annotation for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+        if unknown := self.numbers.keys() - wanted.keys():
+            raise ValueError(f"pattern {self.pattern!r} knows no {', '.join(sorted(unknown))}; "
+                             f"keys: kernel, positions, pattern{''.join(', ' + name for name in wanted)}")
+        if missing := wanted.keys() - self.numbers.keys():
+            raise ValueError(f"pattern {self.pattern!r} needs {', '.join(sorted(missing))}")
+        for name, annotation in wanted.items():
+            TypeAdapter(annotation).validate_python(self.numbers[name])
+        return self

@@ -1,0 +1,47 @@
+"""What all tests share: tiny models of every variant, and the GPU marker."""
+
+import os
+
+import pytest
+
+# Two test workers on two cores: more threads than one each only get in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch  # noqa: E402
+from transformers import PreTrainedTokenizerBase  # noqa: E402
+
+from headtohead.attention import AttentionSpec  # noqa: E402
+from headtohead.data.tokenizer import train_tokenizer  # noqa: E402
+from headtohead.model import GPT2, from_scratch  # noqa: E402
+from headtohead.params import Model, Tokenizer, read_params  # noqa: E402
+
+VARIANTS = {**read_params().variants,
+            "flash_sparse": AttentionSpec(kernel="flash", pattern="window", window=5),
+            "alibi_window": AttentionSpec(kernel="flash", positions="alibi", pattern="window", window=7)}
+VOCABULARY = 300
+MAX_LENGTH = 64
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def tiny(spec: AttentionSpec, heads: int = 4, max_length: int = MAX_LENGTH, seed: int = 3) -> GPT2:
+    """A small GPT-2 with random weights, large enough in scale for its logits to differ clearly."""
+    settings = Model(pretrained=None, layers=2, width=16 * heads, heads=heads, init_std=0.2, position_init_std=0.2,
+                     dropout=0.0)
+    return from_scratch(spec, settings, vocab_size=VOCABULARY, max_length=max_length, end_of_text=0, seed=seed).eval()
+
+
+def random_ids(batch: int, length: int, seed: int) -> torch.Tensor:
+    return torch.randint(1, VOCABULARY, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerBase:
+    settings = Tokenizer(vocab_size=VOCABULARY, separator="<|summary|>", max_length=MAX_LENGTH)
+    return train_tokenizer(settings, ["The mayor of Ashfield opened a new bridge on Monday."] * 5)
