@@ -1,0 +1,225 @@
+"""transformers' GPT-2 with an attention variant put in through its attention registry."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.modeling_outputs import CausalLMOutput
+
+from headtohead.attention.dispatch import Backend, choose
+from headtohead.attention.spec import AttentionSpec
+from headtohead.data.prompts import IGNORED
+from headtohead.params import Model
+
+REGISTERED = "headtohead"  # the attention implementation's name in transformers' registries
+
+
+class ModelError(RuntimeError):
+    """A checkpoint that cannot be the model it is asked to be; the message says which and why."""
+
+
+def best_device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What one forward pass hands to each of its layers in place of a mask."""
+
+    spec: AttentionSpec
+    backend: Backend
+    shared: Any
+
+
+def _prepare(q_length: int, kv_length: int, attention_mask: Tensor | None, config: GPT2Config,
+             dtype: torch.dtype, device: torch.device, **_: Any) -> Prepared:
+    """The registry's mask function, called once a forward pass."""
+    spec, device = variant_of(config), torch.device(device)
+    backend = choose(spec, device, dtype)
+    padding = None if attention_mask is None else _left_padding(attention_mask)
+    return Prepared(spec, backend, backend.prepare(spec, config.n_head, q_length, kv_length, padding, device))
+
+
+def _left_padding(mask: Tensor) -> Tensor | None:
+    """How many positions each row [batch, length] leaves out on its left; None where no row does.
+
+    What is left out on the right needs no mask: causality already hides it from every real position.
+    """
+    mask = mask.to(torch.int)
+    first, last = mask.argmax(-1), mask.shape[-1] - 1 - mask.flip(-1).argmax(-1)
+    if not torch.equal(mask.sum(-1), last - first + 1):
+        raise ValueError("attention_mask may leave out positions only at the ends of a row, and never a whole row")
+    return first if bool(first.any()) else None
+
+
+def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Prepared,
+               scaling: float, dropout: float = 0.0, **_: Any) -> tuple[Tensor, None]:
+    """The registry's attention function: [batch, heads, length, head_dim] in, [batch, length, heads, head_dim] out."""
+    if dropout:
+        raise ValueError("attention dropout must be 0 (attn_pdrop): the kernels disagree on it")
+    prepared = attention_mask
+    out = prepared.backend.run(query, key, value, prepared.spec, prepared.shared, scaling)
+    return out.transpose(1, 2), None
+
+
+# Both under one name: with the first alone transformers passes no mask at all, and nothing is causal.
+AttentionInterface.register(REGISTERED, _attention)
+AttentionMaskInterface.register(REGISTERED, _prepare)
+
+
+class NoPositions(nn.Module):
+    """Stands where the position table was: adds nothing and sets no length limit."""
+
+    def forward(self, position_ids: Tensor) -> Tensor:
+        return torch.zeros((), device=position_ids.device)
+
+
+class GPT2(GPT2LMHeadModel):
+    """GPT-2 with the variant in `config.attention_variant`; a plain GPT-2 checkpoint loads into it unchanged."""
+
+    _keys_to_ignore_on_load_unexpected = [r"transformer\.wpe\.weight"]  # ALiBi has no use for the table
+    accepts_loss_kwargs = False  # the loss is a mean within the batch; Trainer divides by accumulation
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__(config)
+        if variant_of(config).positions == "alibi":
+            self.transformer.wpe = NoPositions()
+
+    @property
+    def variant(self) -> AttentionSpec:
+        return variant_of(self.config)
+
+    @property
+    def backend(self) -> str:
+        """Name of the attention backend that runs on the model's device and dtype."""
+        return choose(self.variant, self.device, self.dtype).name
+
+    @property
+    def length_limit(self) -> int | None:
+        """The longest sequence in tokens, or None where positions set no limit."""
+        return None if self.variant.positions == "alibi" else self.config.n_positions
+
+    def forward(self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None,
+                position_ids: Tensor | None = None, labels: Tensor | None = None, weights: Tensor | None = None,
+                **rest: Any) -> Any:
+        """As in transformers, but positions follow the mask, and `weights` makes it the training loss alone.
+
+        Args:
+            labels: [batch, length], token ids at their own positions (the loss shifts them), -100 to leave out.
+            weights: float [batch, length], each label's weight in the loss; then no logits are returned.
+        """
+        # transformers numbers positions from the row's start, padding included, unless told otherwise.
+        if position_ids is None and attention_mask is not None and input_ids is not None:
+            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1]:]
+        rest |= {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
+        if labels is None or weights is None:
+            return super().forward(labels=labels, **rest)
+        losses, counted = self._losses(labels, **rest)
+        weight = weights[:, 1:][counted]
+        return CausalLMOutput(loss=(losses * weight).sum() / weight.sum())
+
+    def summary_losses(self, input_ids: Tensor, labels: Tensor) -> list[tuple[float, int]]:
+        """For each row [batch, length], the mean negative log-likelihood (nats) of its labels and how many count."""
+        losses, counted = self._losses(labels.to(self.device), input_ids=input_ids.to(self.device))
+        tokens = counted.sum(1).tolist()
+        return [(row.mean().item(), n) for row, n in zip(losses.split(tokens), tokens, strict=True)]
+
+    def _losses(self, labels: Tensor, **inputs: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Negative log-likelihood of each label that counts [counted], and where those are, bool [batch, length-1].
+
+        The vocabulary's logits are computed at those positions alone: most of a sequence is article.
+        """
+        hidden = self.transformer(**inputs, use_cache=False).last_hidden_state[:, :-1]
+        counted = labels[:, 1:] != IGNORED
+        logits = self.lm_head(hidden[counted]).float()
+        return nn.functional.cross_entropy(logits, labels[:, 1:][counted], reduction="none"), counted
+
+
+def variant_of(config: GPT2Config) -> AttentionSpec:
+    """The variant that a configuration holds.
+
+    Raises:
+        ModelError: it holds none.
+    """
+    settings = getattr(config, "attention_variant", None)
+    if settings is None:
+        raise ModelError(f"{config.name_or_path or 'this model'} names no attention variant in its config.json")
+    return AttentionSpec(**settings)
+
+
+def build(spec: AttentionSpec, settings: Model, tokenizer: PreTrainedTokenizerBase, max_length: int, seed: int) -> GPT2:
+    """The model that the parameters describe, before training.
+
+    Raises:
+        ModelError: see `from_pretrained`.
+    """
+    if settings.pretrained is not None:
+        return from_pretrained(spec, settings.pretrained, dropout=settings.dropout, max_length=max_length)
+    return from_scratch(spec, settings, vocab_size=len(tokenizer), max_length=max_length,
+                        end_of_text=tokenizer.eos_token_id, seed=seed)
+
+
+def from_scratch(spec: AttentionSpec, settings: Model, *, vocab_size: int, max_length: int,
+                 end_of_text: int, seed: int) -> GPT2:
+    """A GPT-2 with fresh weights; the same seed gives every variant the same ones, but for the position table."""
+    torch.manual_seed(seed)
+    model = GPT2(GPT2Config(
+        vocab_size=vocab_size, n_positions=max_length, n_layer=settings.layers, n_embd=settings.width,
+        n_head=settings.heads, initializer_range=settings.init_std,
+        attn_pdrop=0.0, resid_pdrop=settings.dropout, embd_pdrop=settings.dropout,
+        bos_token_id=end_of_text, eos_token_id=end_of_text,
+        attention_variant=spec.model_dump(), attn_implementation=REGISTERED))
+    if spec.positions == "learned":
+        nn.init.normal_(model.transformer.wpe.weight, std=settings.position_init_std)
+    return model
+
+
+def from_pretrained(spec: AttentionSpec, source: str | Path, *, dropout: float, max_length: int) -> GPT2:
+    """A pretrained GPT-2, from the hub or a local folder, with every weight that the variant does not remove.
+
+    Raises:
+        ModelError: it is no GPT-2, weights are missing, or its positions end before `max_length`.
+        OSError: it cannot be found or read.
+    """
+    config = GPT2Config.from_pretrained(source)
+    if config.model_type != "gpt2":
+        raise ModelError(f"{source} is a {config.model_type} model; model.pretrained must name a GPT-2")
+    if spec.positions == "learned" and config.n_positions < max_length:
+        raise ModelError(f"{source} has {config.n_positions} positions, fewer than tokenizer.max_length {max_length}")
+    config.attention_variant = spec.model_dump()
+    config.attn_pdrop, config.resid_pdrop, config.embd_pdrop = 0.0, dropout, dropout
+    return _checked(source, config)
+
+
+def load(path: str | Path) -> tuple[GPT2, PreTrainedTokenizerBase]:
+    """Model (in eval mode, float32, on the CPU) and tokenizer of a `models/V` folder, with its own variant.
+
+    Raises:
+        ModelError: no such folder, it names no variant, or weights are missing.
+    """
+    if not (Path(path) / "config.json").is_file():  # transformers would look for it on the hub
+        raise ModelError(f"{path} is no checkpoint folder: it has no config.json; `dvc repro` makes models/VARIANT")
+    config = GPT2Config.from_pretrained(path)
+    variant_of(config)
+    return _checked(path, config).eval(), AutoTokenizer.from_pretrained(path)
+
+
+def _checked(source: str | Path, config: GPT2Config) -> GPT2:
+    """Load weights from safetensors; refuse to go on with any that the checkpoint does not have."""
+    model, report = GPT2.from_pretrained(source, config=config, attn_implementation=REGISTERED, dtype=torch.float32,
+                                         use_safetensors=True, output_loading_info=True)
+    absent = sorted(set(report["missing_keys"]) - {"lm_head.weight"})  # tied to the token embedding
+    if absent or report["mismatched_keys"]:
+        raise ModelError(f"{source} lacks weights of this GPT-2: {', '.join(absent[:5]) or report['mismatched_keys']}")
+    return model

@@ -1,0 +1,156 @@
+"""GPT-2 with a variant inside: pretrained weights stay, nothing looks ahead, and a checkpoint knows what it is."""
+
+import json
+
+import pytest
+import torch
+from conftest import MAX_LENGTH, VARIANTS, random_ids, tiny
+from transformers import GPT2Config, GPT2LMHeadModel
+
+import headtohead
+from headtohead.attention import AttentionSpec
+from headtohead.model import GPT2, ModelError, from_pretrained
+
+variants = pytest.mark.parametrize("name", VARIANTS)
+
+
+@pytest.fixture
+def pretrained(tmp_path):
+    """A checkpoint as the hub has them: plain GPT-2, saved by transformers."""
+    torch.manual_seed(5)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=300, n_positions=64, n_embd=48, n_layer=2, n_head=3,
+                                       initializer_range=0.2))
+    model.save_pretrained(tmp_path / "gpt2")
+    return tmp_path / "gpt2", model.eval()
+
+
+def test_switching_the_kernel_keeps_a_pretrained_models_logits(pretrained):
+    path, original = pretrained
+    ids = random_ids(2, 40, seed=1)
+    for name in ("standard", "flash"):
+        ours = from_pretrained(VARIANTS[name], path, dropout=0.0, max_length=64).eval()
+        torch.testing.assert_close(ours(ids).logits, original(ids).logits, atol=1e-4, rtol=1e-4)
+
+
+@variants
+def test_every_weight_that_the_variant_keeps_is_the_pretrained_one(pretrained, name):
+    path, original = pretrained
+    ours = dict(from_pretrained(VARIANTS[name], path, dropout=0.0, max_length=64).named_parameters())
+    theirs = dict(original.named_parameters())
+    removed = {"transformer.wpe.weight"} if VARIANTS[name].positions == "alibi" else set()
+    assert theirs.keys() - ours.keys() == removed
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_a_checkpoint_without_all_weights_is_refused(pretrained):
+    path, original = pretrained
+    weights = original.state_dict()
+    del weights["transformer.h.1.attn.c_attn.weight"]
+    original.save_pretrained(path, state_dict=weights)
+    with pytest.raises(ModelError, match="lacks weights"):
+        from_pretrained(VARIANTS["flash"], path, dropout=0.0, max_length=64)
+
+
+def test_too_few_positions_are_refused_unless_the_variant_has_none(pretrained):
+    path, _ = pretrained
+    with pytest.raises(ModelError, match="64 positions, fewer than tokenizer.max_length 65"):
+        from_pretrained(VARIANTS["flash"], path, dropout=0.0, max_length=65)
+    assert from_pretrained(VARIANTS["flash_alibi"], path, dropout=0.0, max_length=65).length_limit is None
+
+
+@variants
+def test_nothing_sees_a_later_token(name):
+    model, ids = tiny(VARIANTS[name]), random_ids(1, 30, seed=2)
+    before = model(ids).logits
+    for cut in (1, 13, 29):
+        changed = ids.clone()
+        changed[:, cut:] = random_ids(1, 30 - cut, seed=cut)
+        torch.testing.assert_close(model(changed).logits[:, :cut], before[:, :cut])
+
+
+def test_a_window_hides_what_is_beyond_it():
+    model = tiny(AttentionSpec(kernel="flash", pattern="window", window=5))
+    ids = random_ids(1, 30, seed=3)
+    changed = ids.clone()
+    changed[:, 10] = (changed[:, 10] + 1) % 299 + 1
+    differs = (model(ids).logits != model(changed).logits).any(-1)[0]
+    reach = 2 * (5 - 1)  # two layers, each looking four back
+    assert differs.nonzero().flatten().tolist() == list(range(10, 10 + reach + 1))
+
+
+def test_an_alibi_model_has_no_position_table_and_no_length_limit():
+    model = tiny(VARIANTS["flash_alibi"])
+    assert not any("wpe" in name for name, _ in model.named_parameters())
+    assert model.length_limit is None
+    assert model(random_ids(1, 4 * MAX_LENGTH, seed=4)).logits.isfinite().all()
+    assert tiny(VARIANTS["flash"]).length_limit == MAX_LENGTH
+
+
+@variants
+def test_left_padding_changes_nothing(name):
+    model, ids = tiny(VARIANTS[name]), random_ids(2, 20, seed=5)
+    padded = torch.cat([torch.zeros(2, 7, dtype=torch.long), ids], dim=1)
+    mask = torch.cat([torch.zeros(2, 7, dtype=torch.long), torch.ones_like(ids)], dim=1)
+    torch.testing.assert_close(model(padded, attention_mask=mask).logits[:, 7:], model(ids).logits,
+                               atol=1e-4, rtol=1e-4)
+
+
+def test_a_mask_with_holes_is_refused():
+    model, ids = tiny(VARIANTS["flash"]), random_ids(1, 6, seed=5)
+    with pytest.raises(ValueError, match="only at the ends"):
+        model(ids, attention_mask=torch.tensor([[1, 1, 0, 1, 1, 1]]))
+
+
+@variants
+def test_decoding_with_a_cache_equals_the_full_forward(name):
+    model, ids = tiny(VARIANTS[name]), random_ids(2, 25, seed=6)
+    past, steps = None, []
+    for i in range(25):
+        out = model(ids[:, i:i + 1], past_key_values=past, use_cache=True)
+        past = out.past_key_values
+        steps.append(out.logits)
+    torch.testing.assert_close(torch.cat(steps, dim=1), model(ids).logits, atol=1e-4, rtol=1e-4)
+
+
+@variants
+def test_a_checkpoint_loads_back_alone_with_its_variant(name, tmp_path, tokenizer):
+    model, ids = tiny(VARIANTS[name]), random_ids(1, 30, seed=7)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    again, its_tokenizer = headtohead.load(tmp_path)
+    assert again.variant == VARIANTS[name]
+    assert torch.equal(again(ids).logits, model(ids).logits)
+    assert its_tokenizer.get_vocab() == tokenizer.get_vocab()
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def test_loading_what_is_no_checkpoint_says_so_at_once(tmp_path, pretrained):
+    with pytest.raises(ModelError, match="no checkpoint folder"):
+        headtohead.load(tmp_path / "nothing")
+    with pytest.raises(ModelError, match="names no attention variant"):
+        headtohead.load(pretrained[0])
+
+
+def test_the_same_seed_gives_every_variant_the_same_weights():
+    standard = dict(tiny(VARIANTS["standard"]).named_parameters())
+    for spec in VARIANTS.values():
+        assert all(torch.equal(weight, standard[key]) for key, weight in tiny(spec).named_parameters())
+
+
+def test_the_variant_is_readable_in_the_checkpoint(tmp_path):
+    tiny(VARIANTS["flash_sparse"]).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["attention_variant"] == {"kernel": "flash", "positions": "learned", "pattern": "window", "window": 5}
+
+
+@variants
+def test_the_backend_that_runs_is_named(name):
+    model: GPT2 = tiny(VARIANTS[name])
+    assert model.backend == ("eager" if VARIANTS[name].kernel == "eager" else "sdpa")
+
+
+def test_training_with_attention_dropout_is_refused(pretrained):
+    model = tiny(VARIANTS["flash"]).train()
+    model.transformer.h[0].attn.attn_dropout.p = 0.1
+    with pytest.raises(ValueError, match="attention dropout must be 0"):
+        model(random_ids(1, 5, seed=8))
