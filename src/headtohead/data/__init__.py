@@ -1,0 +1,1 @@
+"""Articles: where they come from, how they become tokens, prompts and labels."""

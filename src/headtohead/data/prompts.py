@@ -1,0 +1,76 @@
+"""Article, separator, summary, end-of-text in one causal sequence; what does not fit is cut from the article's end."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+IGNORED = -100  # a label that never counts
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The tokens around article and summary, and the room there is.
+
+    Args:
+        separator: token ids between article and summary.
+        end: the end-of-text token's id.
+        max_length: tokens of the whole sequence; None sets no limit.
+    """
+
+    separator: list[int]
+    end: int
+    max_length: int | None
+
+    def prompt(self, article: list[int], reserve: int) -> list[int]:
+        """Article and separator, leaving room for `reserve` tokens after them.
+
+        Raises:
+            ValueError: separator and reserve alone are longer than `max_length`.
+        """
+        if self.max_length is None:
+            return article + self.separator
+        room = self.max_length - len(self.separator) - reserve
+        if room < 0:
+            raise ValueError(f"{len(self.separator)} separator and {reserve} summary tokens are more than "
+                             f"the {self.max_length} there is room for")
+        return article[:room] + self.separator
+
+    def example(self, article: list[int], summary: list[int]) -> tuple[list[int], int]:
+        """A training sequence and how many of its tokens are prompt.
+
+        Raises:
+            ValueError: separator, summary and end-of-text alone are longer than `max_length`.
+        """
+        prompt = self.prompt(article, reserve=len(summary) + 1)
+        return prompt + summary + [self.end], len(prompt)
+
+
+def pad_right(sequences: list[list[int]], filler: int) -> Tensor:
+    """Token ids [batch, longest], for training: causality hides the padding from every real token."""
+    longest = max(map(len, sequences))
+    return torch.tensor([s + [filler] * (longest - len(s)) for s in sequences])
+
+
+def pad_left(sequences: list[list[int]], filler: int) -> tuple[Tensor, Tensor]:
+    """Token ids and attention mask [batch, longest], for generation: all prompts end at the same place."""
+    longest = max(map(len, sequences))
+    ids = torch.tensor([[filler] * (longest - len(s)) + s for s in sequences])
+    mask = torch.tensor([[0] * (longest - len(s)) + [1] * len(s) for s in sequences])
+    return ids, mask
+
+
+def collate(examples: list[tuple[list[int], int]], filler: int, article_weight: float) -> dict[str, Tensor]:
+    """A training batch from (sequence, prompt length) pairs.
+
+    Returns:
+        input_ids [batch, longest]; labels [batch, longest], the ids themselves or `IGNORED` where the weight is 0;
+        weights float32 [batch, longest]: 1 on the summary and end-of-text, `article_weight` on the prompt,
+        0 on padding. Labels stand at their own positions: the loss shifts them.
+    """
+    ids = pad_right([sequence for sequence, _ in examples], filler)
+    weights = torch.zeros(ids.shape)
+    for row, (sequence, prompt) in enumerate(examples):
+        weights[row, :prompt] = article_weight
+        weights[row, prompt:len(sequence)] = 1.0
+    return {"input_ids": ids, "labels": ids.masked_fill(weights == 0, IGNORED), "weights": weights}
