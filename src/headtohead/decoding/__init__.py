@@ -1,0 +1,1 @@
+"""Writing summaries, and how likely a model finds the reference ones."""

@@ -1,0 +1,38 @@
+"""A model's predictions for a test set: its summaries, and its loss on the reference ones."""
+
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from headtohead.data.prompts import Layout
+from headtohead.data.records import Record
+from headtohead.data.tokenizer import separator_ids
+from headtohead.decoding.generation import reference_losses, write_summaries
+from headtohead.model import GPT2
+from headtohead.params import Generate
+from headtohead.progress import Bar
+
+
+def predict(model: GPT2, tokenizer: PreTrainedTokenizerBase, rows: Any, settings: Generate, max_length: int | None,
+            title: str) -> list[Record]:
+    """Predictions for tokenised articles (columns id, article, summary, reference).
+
+    Args:
+        max_length: tokens of article, separator and summary together; articles are cut to fit, and to the
+            model's own limit where that is shorter. None sets no limit but the model's.
+        title: of the progress bar.
+
+    Returns:
+        {"id", "summary", "reference", "loss" (nats a token of the reference), "tokens" (of the reference),
+        "cut" (tokens of the article that did not fit)} for each.
+    """
+    limits = [limit for limit in (max_length, model.length_limit) if limit is not None]
+    layout = Layout(separator_ids(tokenizer), tokenizer.eos_token_id, min(limits, default=None))
+    prompts = [layout.prompt(row["article"], reserve=settings.max_new_tokens) for row in rows]
+    examples = [layout.example(row["article"], row["summary"]) for row in rows]
+    with Bar(title, total=len(prompts)) as bar:
+        summaries = write_summaries(model, tokenizer, prompts, settings, bar.advance)
+    losses = reference_losses(model, examples, tokenizer.pad_token_id, settings.batch_size)
+    return [{"id": row["id"], "summary": summary, "reference": row["reference"], "loss": loss, "tokens": tokens,
+             "cut": len(row["article"]) + len(layout.separator) - len(prompt)}
+            for row, prompt, summary, (loss, tokens) in zip(rows, prompts, summaries, losses, strict=True)]

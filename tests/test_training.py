@@ -1,0 +1,218 @@
+"""Training and generation through the public surface, on tiny models."""
+
+import math
+import shutil
+
+import pytest
+import torch
+from conftest import VARIANTS, random_ids, tiny
+from transformers import TrainerCallback
+
+from headtohead.data.prompts import Layout, collate
+from headtohead.data.records import DataError
+from headtohead.decoding.generation import generate_tokens, reference_losses, write_summaries
+from headtohead.decoding.predictions import predict
+from headtohead.params import Generate, Train
+from headtohead.training import checkpoint_folder, last_whole_checkpoint, make_examples, train
+
+variants = pytest.mark.parametrize("name", VARIANTS)
+SETTINGS = Train(steps=12, batch_size=4, accumulation=1, learning_rate=0.003, warmup_steps=2, weight_decay=0.0,
+                 article_weight=0.0, precision="float32", evaluations=3)
+GREEDY = Generate(batch_size=4, max_new_tokens=12, beams=1, no_repeat_ngram=0, precision="float32")
+LAYOUT = Layout([1], end=0, max_length=64)
+
+
+def rows(count, seed):
+    """Articles of different lengths, summaries alike, so that a few steps can learn them."""
+    articles = [random_ids(1, 8 + i % 9, seed * 1000 + i)[0].tolist() for i in range(count)]
+    return [{"id": str(i), "article": a, "summary": [5, 6, 7], "reference": "x"} for i, a in enumerate(articles)]
+
+
+def run(path, model=None, settings=SETTINGS):
+    model = model or tiny(VARIANTS["flash"])
+    curves = train(model, make_examples(rows(40, 1), LAYOUT), make_examples(rows(8, 2), LAYOUT), settings,
+                   filler=0, seed=7, checkpoints=path)
+    return model, curves
+
+
+def loss_by_hand(model, sequence, prompt, article_weight):
+    """Mean over target tokens, from the full logits of an unpadded sequence."""
+    log_p = model(torch.tensor([sequence])).logits[0].double().log_softmax(-1)
+    terms = [(1.0 if i >= prompt else article_weight, -log_p[i - 1, sequence[i]].item())
+             for i in range(1, len(sequence))]
+    return sum(w * nll for w, nll in terms), sum(w for w, _ in terms)
+
+
+@variants
+@pytest.mark.parametrize("article_weight", [0.0, 0.3])
+def test_the_loss_is_that_of_the_summary_given_the_article(name, article_weight):
+    model, examples = tiny(VARIANTS[name]), make_examples(rows(5, 3), LAYOUT)
+    with torch.no_grad():
+        loss = model(**collate(examples, 0, article_weight)).loss.item()
+        parts = [loss_by_hand(model, sequence, prompt, article_weight) for sequence, prompt in examples]
+    assert loss == pytest.approx(sum(a for a, _ in parts) / sum(b for _, b in parts), rel=1e-4)
+
+
+@variants
+def test_reference_losses_are_per_article(name):
+    model, examples = tiny(VARIANTS[name]), make_examples(rows(5, 4), LAYOUT)
+    with torch.no_grad():
+        expected = [loss_by_hand(model, sequence, prompt, 0.0) for sequence, prompt in examples]
+    losses = reference_losses(model, examples, filler=0, batch_size=2)
+    assert [tokens for _, tokens in losses] == [weight for _, weight in expected] == [4] * 5
+    assert [loss for loss, _ in losses] == pytest.approx([a / b for a, b in expected], rel=1e-4)
+
+
+def test_training_learns_and_tells_its_curve(tmp_path):
+    model, curves = run(tmp_path)
+    assert curves["step"].tolist() == [4, 8, 12]
+    assert list(curves) == ["step", "training_loss", "validation_loss", "learning_rate"]
+    assert curves.notna().all().all()
+    assert curves["validation_loss"].iloc[-1] < curves["validation_loss"].iloc[0]
+    examples = make_examples(rows(8, 2), LAYOUT)
+    kept = reference_losses(model.eval(), examples, filler=0, batch_size=8)
+    assert sum(loss for loss, _ in kept) / 8 == pytest.approx(curves["validation_loss"].min(), rel=1e-4)
+
+
+def test_the_best_checkpoint_is_kept_not_the_last(tmp_path):
+    model, curves = run(tmp_path, settings=SETTINGS.model_copy(update={"learning_rate": 0.5, "warmup_steps": 11}))
+    kept = reference_losses(model.eval(), make_examples(rows(8, 2), LAYOUT), filler=0, batch_size=8)
+    assert curves["validation_loss"].idxmin() != len(curves) - 1
+    assert sum(loss for loss, _ in kept) / 8 == pytest.approx(curves["validation_loss"].min(), rel=1e-4)
+
+
+class Killed(BaseException):
+    """Stands for a signal: nothing in the training may catch it."""
+
+
+class KillAt(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == self.step:
+            raise Killed
+
+
+@pytest.mark.parametrize("cut_off", [False, True])
+def test_an_interrupted_training_ends_with_the_same_weights(tmp_path, monkeypatch, cut_off):
+    undisturbed, curves = run(tmp_path / "a")
+    import headtohead.training as training
+    whole = training.Progress
+    monkeypatch.setattr(training, "Progress", lambda: KillAt(10))
+    with pytest.raises(Killed):
+        run(tmp_path / "b")
+    monkeypatch.setattr(training, "Progress", whole)
+    if cut_off:  # as if killed while the newest checkpoint was being written
+        (tmp_path / "b/checkpoint-8/trainer_state.json").unlink()
+    resumed, curves_again = run(tmp_path / "b")
+    assert all(torch.equal(a, b) for a, b in zip(undisturbed.parameters(), resumed.parameters(), strict=True))
+    assert curves.equals(curves_again)
+
+
+def test_the_last_whole_checkpoint_is_found_and_broken_ones_go(tmp_path):
+    assert last_whole_checkpoint(tmp_path) is None
+    for step, state in ((4, "{}"), (8, '{"global_step": 8}'), (12, '{"global_'), (100, None)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if state is not None:
+            (tmp_path / f"checkpoint-{step}/trainer_state.json").write_text(state)
+    assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-8")
+    assert not (tmp_path / "checkpoint-100").exists()
+
+
+def test_what_a_training_depends_on_decides_where_its_checkpoints_are():
+    here = checkpoint_folder("flash", VARIANTS["flash"], SETTINGS, 64, 7, "data")
+    assert here == checkpoint_folder("flash", VARIANTS["flash"], SETTINGS.model_copy(), 64, 7, "data")
+    others = [checkpoint_folder("flash", VARIANTS["flash"], SETTINGS.model_copy(update={"steps": 13}), 64, 7, "data"),
+              checkpoint_folder("flash", VARIANTS["flash"], SETTINGS, 64, 8, "data"),
+              checkpoint_folder("flash", VARIANTS["flash_alibi"], SETTINGS, 64, 7, "data")]
+    assert len({here, *others}) == 4
+
+
+def test_accumulated_batches_count_like_one_large_one(tmp_path):
+    examples = make_examples(rows(1, 5), LAYOUT) * 8  # alike, so that the order does not matter
+    weights = []
+    for batch_size, accumulation in ((8, 1), (4, 2)):
+        model = tiny(VARIANTS["flash"])
+        settings = SETTINGS.model_copy(update={"steps": 3, "warmup_steps": 0, "evaluations": 1,
+                                               "batch_size": batch_size, "accumulation": accumulation})
+        train(model, examples, examples[:1], settings, filler=0, seed=1, checkpoints=tmp_path / str(batch_size))
+        weights.append(torch.cat([p.flatten() for p in model.parameters()]))
+        shutil.rmtree(tmp_path / str(batch_size))
+    torch.testing.assert_close(*weights, atol=1e-3, rtol=1e-3)
+
+
+def test_a_summary_that_does_not_fit_names_its_row():
+    with pytest.raises(DataError, match="article 7: .* raise tokenizer.max_length"):
+        make_examples([{"id": "7", "article": [5], "summary": [5] * 70}], LAYOUT)
+
+
+@variants
+def test_the_text_is_the_same_for_any_batch_size(name, tokenizer):
+    model = tiny(VARIANTS[name])
+    prompts = [LAYOUT.prompt(row["article"], reserve=12) for row in rows(11, 6)]
+    texts = [write_summaries(model, tokenizer, prompts, GREEDY.model_copy(update={"batch_size": size}))
+             for size in (1, 3, 11)]
+    assert texts[0] == texts[1] == texts[2]
+    assert len(set(texts[0])) > 1
+
+
+@variants
+def test_greedy_is_the_most_likely_token_each_time(name, tokenizer):
+    model, prompt = tiny(VARIANTS[name]), LAYOUT.prompt(rows(1, 7)[0]["article"], reserve=12)
+    sequence = list(prompt)
+    with torch.no_grad():
+        while len(sequence) < len(prompt) + 12 and (len(sequence) == len(prompt) or sequence[-1] != 0):
+            sequence.append(model(torch.tensor([sequence])).logits[0, -1].argmax().item())
+    assert generate_tokens(model, tokenizer, [prompt], GREEDY)[0].tolist() == sequence[len(prompt):]
+
+
+def test_beams_find_likelier_texts_than_greed_does(tokenizer):
+    model = tiny(VARIANTS["flash"])
+    prompts = [LAYOUT.prompt(row["article"], reserve=12) for row in rows(8, 8)]
+
+    def mean_likelihood(beams):
+        texts = generate_tokens(model, tokenizer, prompts, GREEDY.model_copy(update={"beams": beams, "batch_size": 8}))
+        parts = [loss_by_hand(model, prompt + [t for t in text if t], len(prompt), 0.0)
+                 for prompt, text in zip(prompts, texts.tolist(), strict=True)]
+        return -sum(loss / weight for loss, weight in parts)
+
+    with torch.no_grad():
+        assert mean_likelihood(8) > mean_likelihood(1)
+
+
+def test_the_ngram_ban_leaves_copying_from_the_article_alone(tokenizer):
+    """transformers' own ban counts the prompt, and so forbids a summarizer to copy."""
+    model = tiny(VARIANTS["flash"])
+    prompt = LAYOUT.prompt(rows(1, 9)[0]["article"], reserve=12)
+    free = generate_tokens(model, tokenizer, [prompt], GREEDY)[0].tolist()
+    in_article = [*free[:4], *prompt]  # the model's own continuation now stands in the prompt as well
+    banned = GREEDY.model_copy(update={"no_repeat_ngram": 2})
+    first = generate_tokens(model, tokenizer, [in_article], GREEDY.model_copy(update={"max_new_tokens": 2}))[0].tolist()
+    with_copy = [*first, *in_article]
+    wanted = generate_tokens(model, tokenizer, [with_copy], GREEDY.model_copy(update={"max_new_tokens": 2}))
+    got = generate_tokens(model, tokenizer, [with_copy], banned.model_copy(update={"max_new_tokens": 2}))
+    assert torch.equal(wanted, got)
+    tokens = generate_tokens(model, tokenizer, [prompt], banned)[0].tolist()
+    tokens = tokens[:tokens.index(0)] if 0 in tokens else tokens
+    pairs = list(zip(tokens, tokens[1:], strict=False))
+    assert len(set(pairs)) == len(pairs)
+
+
+def test_predictions_hold_the_continuation_and_never_the_prompt(tokenizer):
+    model = tiny(VARIANTS["flash"])
+    with torch.no_grad():  # end-of-text at once: all that is left is an empty summary
+        model.transformer.wte.weight[0] = 50 * model.transformer.wte.weight.mean(0)
+        model.transformer.ln_f.bias.copy_(model.transformer.wte.weight[0])
+    predictions = predict(model, tokenizer, rows(3, 10), GREEDY, 64, "test")
+    assert [row["summary"] for row in predictions] == ["", "", ""]
+    assert [row["tokens"] for row in predictions] == [4, 4, 4]
+    assert all(math.isfinite(row["loss"]) for row in predictions)
+
+
+def test_long_articles_are_cut_to_the_models_positions_and_not_where_it_has_none(tokenizer):
+    long = [{"id": "1", "article": [5] * 200, "summary": [6, 7], "reference": "x"}]
+    learned, alibi = (predict(tiny(VARIANTS[name]), tokenizer, long, GREEDY, None, "test")[0]
+                      for name in ("flash", "flash_alibi"))
+    assert learned["cut"] == 200 - (64 - 1 - 12)
+    assert alibi["cut"] == 0
