@@ -1,0 +1,67 @@
+"""Markdown to one HTML page that needs no network: own style, images inlined, no HTML taken from the text."""
+
+import base64
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from headtohead.reporting.tables import Table
+
+# What could begin markup within a line, here or on GitHub; an underscore inside a word cannot.
+SPECIAL = re.compile(r"([\\`*\[\]<|&~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
+
+
+def escape(text: str) -> str:
+    """`text` as Markdown that shows it as it is within a line or a cell: no markup, and newlines become spaces."""
+    return SPECIAL.sub(r"\\\1", re.sub(r"[ \t\n\r\f\v]+", " ", text).strip())
+
+
+def lay_out(table: Table) -> str:
+    """A table in Markdown; its columns of numbers are set right."""
+    alignment = [":---" if i < table.words else "---:" for i in range(len(table.header))]
+    rows = [map(escape, table.header), alignment, *(map(escape, row) for row in table.rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def fill(template: str, **values: Any) -> str:
+    """A template of this package, filled. Its filters: `text` escapes a text, `table` lays out a table."""
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+                              keep_trailing_newline=True, autoescape=template.endswith(".html.jinja"))
+    environment.filters |= {"text": escape, "table": lay_out}
+    source = files(__package__).joinpath(template).read_text(encoding="utf-8")
+    return environment.from_string(source).render(**values)
+
+
+def to_html(markdown: str, folder: Path) -> str:
+    """A whole page from CommonMark with tables; images are relative to `folder` and become part of the page.
+
+    HTML within the Markdown is shown, not obeyed.
+    """
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    parser.add_render_rule("image", lambda _, tokens, i, *rest: _image(tokens[i], folder))
+    parser.add_render_rule("table_open", lambda *_: '<div class="scroll" tabindex="0"><table>\n')
+    parser.add_render_rule("table_close", lambda *_: "</table></div>\n")
+    tokens = parser.parse(markdown)
+    title = next((tokens[i + 1].content for i, token in enumerate(tokens) if token.type == "heading_open"), "")
+    return fill("page.html.jinja", title=title, body=parser.renderer.render(tokens, parser.options, {}))
+
+
+def _image(token: Token, folder: Path) -> str:
+    """The picture as a data URI: ids within one SVG cannot clash with those of another, as they would inline."""
+    data = base64.b64encode((folder / str(token.attrs["src"])).read_bytes()).decode()
+    alternative = _attribute(_plain(token.children or []))
+    return f'<img alt="{alternative}" src="data:image/svg+xml;base64,{data}">'
+
+
+def _plain(tokens: Sequence[Token]) -> str:
+    return "".join(token.content for token in tokens)
+
+
+def _attribute(text: str) -> str:
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

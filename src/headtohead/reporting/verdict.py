@@ -1,0 +1,130 @@
+"""Which differences from standard the data support. Everything else is called noise."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from headtohead.quality.intervals import difference
+from headtohead.reporting.results import Variant
+
+QUALITY = {"rouge1": "ROUGE-1", "rougeL": "ROUGE-L", "bleu": "BLEU", "loss": "loss", "fact_recall": "fact recall"}
+TIMES = {"forward": "forward pass", "first_token": "first token", "generate": "generation",
+         "train_step": "training step"}
+MEMORY = "peak memory"
+LEAST_MEMORY = 0.02  # a smaller relative difference is called none
+LOWER_IS_BETTER = ("loss",)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One comparison with standard. `better` is None where the data support no difference."""
+
+    measure: str
+    better: bool | None
+    evidence: str
+
+
+def judge(variant: Variant, standard: Variant, floors: dict[str, float], seed: int) -> list[Finding]:
+    """Every comparison of `variant` with `standard`; `floors` from `noise_floors`."""
+    measures = [name for name in QUALITY if name in standard.quality]
+    return [*(_quality(name, variant, standard, floors[name], seed) for name in measures),
+            *(_time(work, variant, standard) for work in TIMES if variant.timings(work) and standard.timings(work)),
+            _memory(variant, standard)]
+
+
+def noise_floors(variants: Sequence[Variant], seed: int) -> dict[str, float]:
+    """How far luck in training alone may move each measure: the training noise floor.
+
+    Two variants that differ in nothing but the kernel compute the same function, so what differs between them
+    is noise. The floor is the far end of that difference's interval, the largest over all such pairs, and 0 where
+    there is no pair: one pair is one draw of the noise, and its difference may be small by chance.
+    """
+    pairs = [pair for pair in combinations(variants, 2) if same_function(*pair)]
+    return {name: max((max(map(abs, difference(name, a.details["articles"], b.details["articles"], seed)[1:]))
+                       for a, b in pairs), default=0.0)
+            for name in QUALITY if name in variants[0].quality}
+
+
+def same_function(a: Variant, b: Variant) -> bool:
+    """True where nothing but the kernel differs."""
+    return a.spec.model_copy(update={"kernel": b.spec.kernel}) == b.spec
+
+
+def _quality(name: str, variant: Variant, standard: Variant, floor: float, seed: int) -> Finding:
+    """A difference counts if its interval excludes 0 and it is larger than the training noise floor.
+
+    Of a variant that computes the same function it never does: its own difference made the floor.
+    """
+    change, low, high = difference(name, variant.details["articles"], standard.details["articles"], seed)
+    evidence = f"{change:+.3f} ({low:+.3f} to {high:+.3f})"
+    if low <= 0 <= high or abs(change) <= floor:
+        return Finding(QUALITY[name], None, evidence)
+    return Finding(QUALITY[name], (change > 0) != (name in LOWER_IS_BETTER), evidence)
+
+
+def _time(work: str, variant: Variant, standard: Variant) -> Finding:
+    """A difference counts if the two ranges from the 10th to the 90th percentile do not overlap."""
+    batch = min(variant.timing(work)["batch"], standard.timing(work)["batch"])  # they differ if memory ran out
+    ours, theirs = variant.timing(work, batch), standard.timing(work, batch)
+    evidence = f"{ours['median']:.3g} against {theirs['median']:.3g} ms"
+    if ours["p10"] <= theirs["p90"] and theirs["p10"] <= ours["p90"]:
+        return Finding(TIMES[work], None, evidence)
+    return Finding(TIMES[work], ours["median"] < theirs["median"], evidence)
+
+
+def _memory(variant: Variant, standard: Variant) -> Finding:
+    ours, theirs = variant.efficiency["peak_memory_mb"], standard.efficiency["peak_memory_mb"]
+    evidence = f"{ours / theirs - 1:+.0%}"
+    better = None if abs(ours / theirs - 1) < LEAST_MEMORY else ours < theirs
+    return Finding(MEMORY, better, evidence)
+
+
+def in_words(variant: Variant, standard: Variant, findings: Sequence[Finding]) -> str:
+    """One line: what is better, what is worse, and what is no difference beyond noise."""
+    better = [f"{f.measure} {f.evidence}" for f in findings if f.better]
+    worse = [f"{f.measure} {f.evidence}" for f in findings if f.better is False]
+    noise = [f.measure for f in findings if f.better is None]
+    parts = [f"{word}: {', '.join(what)}" for word, what in
+             (("better", better), ("worse", worse), ("no difference beyond noise", noise)) if what]
+    text = "; ".join(parts) + "."
+    same = " It computes the same function as standard, so its quality can differ by luck in training alone."
+    return text + (same if same_function(variant, standard) else "")
+
+
+def answer(judged: dict[str, list[Finding]], articles: int) -> str:
+    """The report's first paragraph: which variant for what, and how sure.
+
+    Args:
+        judged: the findings of each variant other than standard.
+        articles: how many test articles they rest on.
+    """
+    quality = set(QUALITY.values())
+    worse = _named(judged, quality, better=False)
+    gains = {name: why for name, why in _named(judged, quality, better=True).items() if name not in worse}
+    loss = f", and {' and '.join(worse)} {'loses' if len(worse) == 1 else 'lose'} quality" if worse else ""
+    return (f"For the best summaries: {_list(gains) or 'no variant beats standard beyond noise'}{loss}. "
+            f"For speed: {_take(judged, TIMES['generate'], worse)}. "
+            f"For memory: {_take(judged, MEMORY, worse)}. "
+            f"How sure: {articles} test articles and one training run per variant, so the intervals cover the choice "
+            "of articles, not the luck of training.")
+
+
+def _take(judged: dict[str, list[Finding]], measure: str, worse: dict[str, str]) -> str:
+    """What to take for `measure`: variants that beat standard there, those that pay for it in quality apart."""
+    better = _named(judged, {measure}, better=True)
+    free = {name: why for name, why in better.items() if name not in worse}
+    paid = {name: why for name, why in better.items() if name in worse}
+    text = (f"{_list(free)}, at no loss of quality that shows" if free else
+            "nothing beats standard without losing quality")
+    return text + (f"; {_list(paid)} at a loss of quality" if paid else "")
+
+
+def _named(judged: dict[str, list[Finding]], measures: set[str], better: bool) -> dict[str, str]:
+    """The variants with such a finding, and the evidence."""
+    found = {name: [f"{f.measure} {f.evidence}" for f in findings if f.measure in measures and f.better is better]
+             for name, findings in judged.items()}
+    return {name: ", ".join(evidence) for name, evidence in found.items() if evidence}
+
+
+def _list(named: dict[str, str]) -> str:
+    return " or ".join(f"{name} ({why})" for name, why in named.items())

@@ -1,0 +1,317 @@
+"""The report, built from small made-up results of every stage."""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headtohead import reporting
+from headtohead.data.records import DataError
+from headtohead.params import read_params
+from headtohead.quality.lead import lead3
+from headtohead.quality.scoring import score
+from headtohead.reporting.page import escape, to_html
+from headtohead.reporting.results import read_results, read_variants
+from headtohead.reporting.verdict import judge, noise_floors
+
+ROOT = Path(__file__).parents[1]
+ARTICLES = 60
+EVIL = "<script>alert('x')</script> | a `tick` *bold* [link](http://evil.example/) ![i](http://evil.example/i.png) &lt;"
+WORDS = ("the", "school", "in", "a", "town", "of", "rain", "and", "wind", "opened", "its", "first", "day", "many")
+# How well each variant's summaries match the reference, and how long its forward pass takes, in ms.
+SKILL = {"standard": 0.80, "flash": 0.80, "flash_alibi": 0.82, "flash_sparse": 0.4, "untrained": 0.02}
+SPEED = {"standard": 4.0, "flash": 3.0, "flash_alibi": 3.1, "flash_sparse": 4.05}
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, list):
+        content = "".join(json.dumps(row) + "\n" for row in content)
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+
+
+def make_set(name, scale, rng):
+    """Articles with two facts each, and the facts with their distances."""
+    articles, facts = [], []
+    for i in range(ARTICLES):
+        number, day = str(100 + i), ["Monday", "Friday"][i % 2]
+        summary = f"The {' '.join(rng.choice(WORDS, 6))} {number}.\nIt was {day} {' '.join(rng.choice(WORDS, 5))}."
+        articles.append({"id": f"{name}-{i}", "article": f"{summary} {' '.join(rng.choice(WORDS, 40 * scale))}. "
+                                                         f"{EVIL if i == 0 else ''}", "summary": summary})
+        distances = rng.integers(0, 140 * scale, 2).tolist()
+        facts.append({"set": name, "id": f"{name}-{i}", "facts": [
+            {"kind": kind, "value": value, "distance": distance}
+            for kind, value, distance in zip(("number", "day"), (number, day), distances, strict=True)]})
+    return articles, facts
+
+
+def predict(articles, skill, rng):
+    """Each word of the reference survives with probability `skill`."""
+    return [{"id": row["id"], "reference": row["summary"], "loss": 1.2 - skill + rng.normal(0, 0.05), "tokens": 20,
+             "summary": re.sub(r"[\w]+", lambda word: word[0] if rng.random() < skill else "wrong", row["summary"])
+             + (EVIL if row["id"] == "test-0" else "")} for row in articles]
+
+
+def timing(work, batch, length, out, median):
+    return {"work": work, "batch": batch, "length": length, "new_tokens": out, "dtype": "float32", "median": median,
+            "p10": median * 0.97, "p90": median * 1.04, "unit": "ms", "repeats": 20, "samples": [median] * 20}
+
+
+def efficiency(name, ms):
+    timings = [timing("forward", 1, 256, 0, ms), timing("first_token", 1, 224, 1, ms * 1.1),
+               timing("generate", 1, 224, 32, ms * 12),
+               *(timing("train_step", batch, 256, 0, batch * ms * 2) for batch in (4, 8, 16))]
+    flat = {"forward_ms": ms, "generate_ms": ms * 12, "first_token_ms": ms * 1.1, "tokens_per_s": 32 / ms / 12 * 1000,
+            "peak_memory_mb": 410.0 if name != "flash" else 388.5, "train_step_ms": ms * 32, "backend": "torch sdpa"}
+    operations = [{"name": f"aten::op_{i}", "self_ms": 3 / i, "share": 0.4 / i, "calls": 12} for i in range(1, 9)]
+    return flat, {"device": "Virtual CPU, 2 cores", "dtype": "float32", "backend": "torch sdpa",
+                  "versions": {"torch": "2"}, "threads": 2, "timings": timings, "operations": operations,
+                  "nvml": None, "process_peak_mb": 500.0,
+                  "memory": [{"work": "forward", "batch": 1, "length": 256, "peak_mb": 410.0}]}
+
+
+def make_variant(root, name, skill, ms, sets, seed):
+    rng = np.random.default_rng(seed)
+    rows = predict(sets["test"][0], skill, rng)
+    longer = [{"set": "test-2x", **row} for row in predict(sets["test-2x"][0], skill * 0.8, rng)]
+    quality, details = score([*rows, *longer], [fact for _, facts in sets.values() for fact in facts], 13)
+    flat, profile = efficiency(name, ms)
+    write(root / f"data/predictions/{name}.jsonl", rows)
+    write(root / f"metrics/variants/{name}/quality.json", quality)
+    write(root / f"data/details/{name}/quality.json", details)
+    write(root / f"metrics/variants/{name}/efficiency.json", flat)
+    write(root / f"data/details/{name}/efficiency.json", profile)
+    curve = "".join(f"{step},{4 - skill * step / 300},{'' if step % 300 else 3.9 - skill * step / 300},0.001\n"
+                    for step in range(0, 901, 50))
+    write(root / f"plots/training/{name}.csv", "step,training_loss,validation_loss,learning_rate\n" + curve)
+
+
+def make_results(root):
+    rng = np.random.default_rng(0)
+    sets = {"test": make_set("test", 1, rng), "test-2x": make_set("test-2x", 2, rng)}
+    for name, (articles, _) in sets.items():
+        write(root / f"data/subset/{name}.jsonl", articles)
+    write(root / "data/tokens/facts.jsonl", [fact for _, facts in sets.values() for fact in facts])
+    write(root / "data/predictions/untrained.jsonl", predict(sets["test"][0], SKILL["untrained"], rng))
+    write(root / "data/predictions/lead3.jsonl", [
+        {"id": row["id"], "summary": lead3(row["article"]), "reference": row["summary"]} for row in sets["test"][0]])
+    write(root / "metrics/machine.json", {"machine": "0123abcd", "processor": "Virtual CPU", "cores": 2, "gpu": None})
+    for seed, name in enumerate(SPEED):
+        make_variant(root, name, SKILL[name], SPEED[name], sets, seed)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp("made")
+    make_results(root)
+    return root
+
+
+@pytest.fixture
+def params():
+    return read_params(ROOT / "params.yaml")
+
+
+@pytest.fixture
+def run(made, tmp_path, monkeypatch):
+    """A copy of the made-up results, as the current directory."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def built(run, params):
+    reporting.build(params)
+    return run
+
+
+def findings(params, name="flash_sparse"):
+    variants = {variant.name: variant for variant in read_variants(params)}
+    floors = noise_floors(list(variants.values()), params.seed)
+    return {f.measure: f.better for f in judge(variants[name], variants["standard"], floors, params.seed)}
+
+
+def edit(path, change):
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def test_the_report_says_everything_in_order(built):
+    text = (built / "report/report.md").read_text(encoding="utf-8")
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    assert titles[1:5] == ["Compared", "Verdict against standard", "Table I: quality, beside the study's",
+                           "Table II: inference time and memory, beside the study's"]
+    assert [int(number) for number in re.findall(r"^\*Figure (\d)", text, re.MULTILINE)] == [1, 2, 3, 4]
+    for part in ("0.1806", "8,877.81", "Lead-3", "untrained", "test-2x", "32-63 tokens", "aten::op", "0123abcd",
+                 "no evidence about sparse attention", "not the luck of training"):
+        assert part in text.replace("\\", ""), part
+
+
+def test_the_page_stands_alone_and_obeys_no_article(built):
+    page = (built / "report/report.html").read_text(encoding="utf-8")
+    assert not re.search(r"""(src|href|url|@import)\s*[=(]?\s*["']?(https?:)?//""", page)
+    assert page.count("data:image/svg+xml;base64,") == 6
+    assert "<script" not in page
+    assert "<a " not in page
+    assert "&lt;script&gt;alert('x')&lt;/script&gt; | a `tick` *bold* [link]" in page.replace("&#x27;", "'")
+
+
+@pytest.mark.parametrize("text", [EVIL, "a | b \\| c \\", "# 1. * - + _x_ ~~y~~ &amp; <b>", "`` ` ``", "$x$ http://x.org"])
+def test_escaped_text_is_shown_as_it_is(text, tmp_path):
+    page = to_html(f"| {escape(text)} | end |\n|---|---|\n", tmp_path)
+    first = re.search(r"<th>(.*?)</th>\s*<th>end</th>", page, re.DOTALL)
+    shown = first[1].replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", '"').replace("&amp;", "&")
+    assert shown == " ".join(text.split())
+
+
+def test_html_in_markdown_is_shown_and_not_obeyed(tmp_path):
+    assert "<script" not in to_html("# Title\n\n<script>alert(1)</script>\n\nand <b>bold</b>\n", tmp_path)
+
+
+def test_headline_compares_the_chosen_variant_with_standard(built, params):
+    headline = json.loads((built / "metrics/headline.json").read_text())
+    assert headline["attention"] == "flash"
+    assert len(headline) <= 18
+    assert headline["speedup_vs_standard"] == pytest.approx(4 / 3)
+    assert headline["memory_vs_standard"] == pytest.approx(388.5 / 410)
+    reporting.build(params.model_copy(update={"attention": "standard"}))
+    standard = json.loads((built / "metrics/headline.json").read_text())
+    assert list(standard) == list(headline)
+    assert (standard["speedup_vs_standard"], standard["rouge1_vs_standard"]) == (1, 0)
+
+
+def test_only_the_compared_variants_are_reported(run, params):
+    for folder in ("metrics/variants", "data/details"):
+        shutil.copytree(run / folder / "flash", run / folder / "leftover")
+    reporting.build(params)
+    assert "leftover" not in (run / "report/report.md").read_text(encoding="utf-8")
+
+
+def test_a_further_variant_gets_its_row(run, params):
+    make_variant(run, "wide", 0.7, 3.5, {name: (rows(f"data/subset/{name}.jsonl"), facts_of(name))
+                                          for name in ("test", "test-2x")}, 9)
+    wide = params.variants["flash_sparse"].model_copy(update={"window": 128})
+    reporting.build(params.model_copy(update={"attention": "wide", "variants": {**params.variants, "wide": wide}}))
+    assert len(re.findall(r"^\| wide \|", Path("report/report.md").read_text(encoding="utf-8"), re.MULTILINE)) >= 5
+
+
+def rows(path):
+    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+
+
+def facts_of(name):
+    return [row for row in rows("data/tokens/facts.jsonl") if row["set"] == name]
+
+
+def test_the_figures_are_the_same_again(built, params):
+    before = {path.name: path.read_bytes() for path in (built / "plots").glob("*.svg")}
+    reporting.build(params)
+    assert before == {path.name: path.read_bytes() for path in (built / "plots").glob("*.svg")}
+    assert set(before) == {"quality.svg", "inference_time.svg", "training_time.svg", "memory.svg", "fact_recall.svg",
+                           "learning_curves.svg"}
+
+
+def test_verdict_claims_what_the_data_show(run, params):
+    sparse = findings(params)
+    assert (sparse["ROUGE-1"], sparse["fact recall"], sparse["loss"]) == (False, False, False)
+    assert (sparse["forward pass"], sparse["peak memory"]) == (None, None)
+    flash = findings(params, "flash")
+    assert (flash["forward pass"], flash["generation"], flash["peak memory"]) == (True, True, True)
+
+
+def test_verdict_claims_nothing_of_equals_or_of_noise(run, params):
+    found = findings(params, "flash")
+    assert all(found[name] is None for name in ("ROUGE-1", "ROUGE-L", "BLEU", "loss", "fact recall"))
+    for folder in ("metrics/variants", "data/details"):
+        shutil.copytree(run / folder / "standard", run / folder / "flash_sparse", dirs_exist_ok=True)
+    assert set(findings(params).values()) == {None}
+
+
+def test_a_difference_within_the_training_noise_is_not_claimed(run, params):
+    """However sure the articles are: standard and flash are one function, and lie as far apart."""
+    def lower(by):
+        def change(details):
+            details["articles"]["rouge1"] = [value - by for value in base]
+        return change
+
+    base = json.loads(Path("data/details/standard/quality.json").read_text())["articles"]["rouge1"]
+    for name, by in (("flash", 0.05), ("flash_sparse", 0.05), ("flash_alibi", 0.06)):
+        edit(run / f"data/details/{name}/quality.json", lower(by))
+    assert findings(params, "flash_sparse")["ROUGE-1"] is None
+    assert findings(params, "flash_alibi")["ROUGE-1"] is False
+
+
+def test_a_difference_whose_interval_holds_zero_is_not_claimed(run, params):
+    variants = {variant.name: variant for variant in read_variants(params)}
+    none = dict.fromkeys(noise_floors(list(variants.values()), params.seed), 0.0)
+    found = judge(variants["flash_alibi"], variants["standard"], none, params.seed)
+    assert {f.measure: f.better for f in found}["ROUGE-1"] is None
+
+
+def test_a_step_that_did_not_fit_in_memory_is_a_dash(run, params):
+    def forget(profile):
+        profile["timings"][-1] = {"work": "train_step", "batch": 16, "length": 256, "out_of_memory": True}
+
+    edit(run / "data/details/standard/efficiency.json", forget)
+    edit(run / "metrics/variants/standard/efficiency.json", lambda flat: flat.update(train_step_ms=None))
+    reporting.build(params)
+    assert findings(params, "flash")["training step"] is True  # at batch 8, which both have room for
+
+
+def test_on_a_gpu_its_counters_are_shown_and_no_word_of_cpus(run, params):
+    for name in SPEED:
+        edit(run / f"data/details/{name}/efficiency.json", lambda profile: profile.update(
+            device="NVIDIA H200", nvml={"work": "generate", "runs": 3, "power_w_mean": 251.0, "energy_j": None}))
+    reporting.build(params)
+    text = (run / "report/report.md").read_text(encoding="utf-8")
+    assert "| power_w_mean | 251 |" in text
+    assert "CPU." not in text
+
+
+def test_without_facts_or_further_sets_the_rest_is_there(run, params):
+    def forget(quality):
+        for key in [key for key in quality if key.startswith("fact")]:
+            del quality[key]
+        if "articles" in quality:
+            quality["further"] = {}
+            del quality["articles"]["facts"], quality["articles"]["facts_found"]
+
+    for name in SPEED:
+        edit(run / f"metrics/variants/{name}/quality.json", forget)
+        edit(run / f"data/details/{name}/quality.json", forget)
+    write(run / "data/tokens/facts.jsonl", "")
+    reporting.build(params)
+    assert "Fact recall by distance" not in (run / "report/report.md").read_text(encoding="utf-8")
+    assert (run / "plots/fact_recall.svg").exists()  # dvc.yaml lists it
+
+
+@pytest.mark.parametrize("path", [
+    "metrics/variants/flash/quality.json", "plots/training/flash.csv", "metrics/machine.json",
+    "data/predictions/untrained.jsonl", "data/predictions/lead3.jsonl", "data/details/standard/efficiency.json"])
+def test_a_missing_file_is_named_with_the_command(run, params, path):
+    (run / path).unlink()
+    with pytest.raises(DataError, match=rf"{path}.*dvc repro"):
+        read_results(params)
+
+
+def test_the_comparison_is_printed_quickly(run, capsys, params):
+    reporting.print_comparison(params)
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in [*SPEED, "report/report.html", "ROUGE-1"])
+    code = "import sys, headtohead.reporting; sys.exit(not {'matplotlib', 'torch', 'evaluate'}.isdisjoint(sys.modules))"
+    subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, check=True)
+
+
+def test_curves_may_lack_values(run, params):
+    with Path("plots/training/flash.csv").open(encoding="utf-8") as lines:
+        assert any(row["validation_loss"] == "" for row in csv.DictReader(lines))
+    curve = next(variant.curve for variant in read_variants(params, whole=True) if variant.name == "flash")
+    assert {len(row) for row in curve} == {3, 4}
