@@ -1,0 +1,29 @@
+"""The pipeline's stages, one short script each: read the parameters, call the package, write the outputs.
+
+They run as modules (`python -m stages.tokenize`): as scripts, `tokenize` and `profile` would shadow the standard
+library's modules.
+"""
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# A queued experiment is a copy of the repository: it must run its own code, not the installed package.
+sys.path.insert(0, str(ROOT / "src"))
+
+# Libraries warn of what is meant, and draw progress bars even into files; they read this when they are imported.
+os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "KINETO_LOG_LEVEL": "99"}
+if not sys.stderr.isatty():
+    os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+
+# `.venv/bin/dvc repro` without an activated environment finds another python first.
+if find_spec("pydantic") is None:
+    for folder in (ROOT, *ROOT.parents):
+        python = folder / ".venv/bin/python"
+        if python.exists() and not os.path.samefile(folder / ".venv", sys.prefix):
+            os.execv(python, [str(python), *sys.orig_argv[1:]])
+    sys.exit("The project's packages are not installed for this python: run `make setup`, "
+             "then `source .venv/bin/activate`.")

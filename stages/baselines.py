@@ -1,0 +1,34 @@
+"""The report's reference rows: each article's first three sentences, and the model before any training."""
+
+from pathlib import Path
+
+import torch
+
+from headtohead.attention.spec import AttentionSpec
+from headtohead.data.records import read_jsonl, write_jsonl
+from headtohead.data.tokens import load_split, load_tokenizer
+from headtohead.decoding.predictions import predict
+from headtohead.model import best_device, build
+from headtohead.params import read_params
+from headtohead.quality.lead import lead3
+from headtohead.stage import run
+
+PREDICTIONS = Path("data/predictions")
+
+
+def main() -> None:
+    params = read_params()
+    preset = params.chosen
+    articles = read_jsonl(Path("data/subset/test.jsonl"))
+    write_jsonl(PREDICTIONS / "lead3.jsonl", (
+        {"id": row["id"], "summary": lead3(row["article"]), "reference": row["summary"]} for row in articles))
+
+    tokenizer, max_length = load_tokenizer(), preset.tokenizer.max_length
+    model = build(AttentionSpec(), preset.model, tokenizer, max_length, params.seed).eval()
+    model.to(best_device(), getattr(torch, preset.generate.precision))
+    rows = predict(model, tokenizer, load_split("test"), preset.generate, max_length, "summaries, untrained")
+    write_jsonl(PREDICTIONS / "untrained.jsonl", rows)
+
+
+if __name__ == "__main__":
+    run(main)

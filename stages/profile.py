@@ -1,0 +1,46 @@
+"""Measure what one variant costs on this machine: latency, memory, training steps, and where the time goes."""
+
+from itertools import chain, islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from headtohead.data.records import write_json
+from headtohead.data.tokens import load_split
+from headtohead.model import GPT2, best_device, load
+from headtohead.params import read_params
+from headtohead.profiling.profile import passes_of, profile
+from headtohead.progress import Bar
+from headtohead.stage import run
+
+
+def main(variant: str) -> None:
+    preset = read_params().chosen
+    model, _ = load(f"models/{variant}")
+    details = Path(f"data/details/{variant}")
+    details.mkdir(parents=True, exist_ok=True)
+    with Bar(f"profile of {variant}", total=passes_of(preset.profile)) as bar:
+        def next_pass(what: str) -> None:
+            bar.note(what)
+            bar.advance()
+
+        flat, rest = profile(model, prompt=real_tokens(preset.tokenizer.max_length), settings=preset.profile,
+                             loss=every_token, device=best_device(), trace=details / "trace.json.gz",
+                             on_progress=next_pass)
+    write_json(Path(f"metrics/variants/{variant}/efficiency.json"), flat)
+    write_json(details / "efficiency.json", rest)
+
+
+def real_tokens(length: int) -> Tensor:
+    """[1, length] tokens of test articles, one after another."""
+    return torch.tensor([list(islice(chain.from_iterable(load_split("test")["article"]), length))])
+
+
+def every_token(model: GPT2, input_ids: Tensor) -> Tensor:
+    """The loss on a whole sequence, so that a step's work does not depend on how long summaries are."""
+    return model(input_ids=input_ids, labels=input_ids, weights=torch.ones_like(input_ids, dtype=torch.float32)).loss
+
+
+if __name__ == "__main__":
+    run(main)

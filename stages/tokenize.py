@@ -1,0 +1,27 @@
+"""Train or load the tokenizer, and turn every split into token ids."""
+
+import shutil
+from pathlib import Path
+
+from headtohead.data.records import read_jsonl
+from headtohead.data.tokenizer import pretrained_tokenizer, train_tokenizer
+from headtohead.data.tokens import TOKENS, tokenize_splits
+from headtohead.params import read_params
+from headtohead.stage import run
+
+SUBSET = Path("data/subset")
+
+
+def main() -> None:
+    preset = read_params().chosen
+    if preset.model.pretrained is not None:
+        tokenizer = pretrained_tokenizer(preset.tokenizer, preset.model.pretrained)
+    else:
+        texts = (row[side] for row in read_jsonl(SUBSET / "train.jsonl") for side in ("article", "summary"))
+        tokenizer = train_tokenizer(preset.tokenizer, texts)
+    shutil.rmtree(TOKENS, ignore_errors=True)
+    tokenize_splits(tokenizer, SUBSET)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,76 @@
+"""What holds the repository together: dvc.yaml says what stages import, and imports point one way."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from closure import ROOT, import_closure
+
+from headtohead.params import STUDY
+
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+ARRANGERS = {ROOT / "src/headtohead/__init__.py", ROOT / "stages/__init__.py"}  # they say where imports are found
+
+
+def code_dependencies(stage: dict) -> set[Path]:
+    """The Python files that a stage declares; a folder stands for all in it."""
+    declared = [ROOT / dep for dep in stage.get("deps", []) if dep.startswith(("src/", "stages/"))]
+    return {file for path in declared for file in ([path] if path.suffix else path.rglob("*.py"))}
+
+
+def holds_code(file: Path) -> bool:
+    body = ast.parse(file.read_text()).body
+    return file not in ARRANGERS and not (len(body) <= 1 and file.name == "__init__.py")
+
+
+@pytest.mark.parametrize("name", sorted(set(STAGES) - {"fingerprint"}))  # that one always runs
+def test_a_stage_depends_on_exactly_the_modules_it_imports(name):
+    script = ROOT / "stages" / f"{name.replace('-', '_')}.py"
+    wanted = {file for file in import_closure(script) if holds_code(file)}
+    declared = {file for file in code_dependencies(STAGES[name]) if holds_code(file)}
+    assert {str(f.relative_to(ROOT)) for f in wanted} == {str(f.relative_to(ROOT)) for f in declared}
+
+
+def test_every_stage_has_a_script_and_every_script_a_stage():
+    scripts = {file.stem.replace("_", "-") for file in (ROOT / "stages").glob("*.py")} - {"--init--"}
+    assert scripts == set(STAGES)
+    for name, stage in STAGES.items():
+        assert stage["cmd"].startswith(f"python -m stages.{name.replace('-', '_')}")
+
+
+def test_the_matrix_holds_the_variants_that_the_report_compares():
+    matrix = STAGES["train"]["matrix"]["variant"]
+    assert matrix == [*STUDY, "${attention}", *(f"${{also[{i}]}}" for i in range(4))]
+    assert all(stage["matrix"]["variant"] == matrix for stage in STAGES.values() if "matrix" in stage)
+
+
+ORDER = ["attention", "model data params", "training decoding quality profiling", "reporting", "cli"]
+
+
+def test_imports_point_one_way():
+    ranks = {name: rank for rank, names in enumerate(ORDER) for name in names.split()}
+    for file in (ROOT / "src/headtohead").rglob("*.py"):
+        own = file.relative_to(ROOT / "src/headtohead").parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("headtohead."):
+                used = node.module.split(".")[1]
+                if own in ranks and used in ranks:
+                    assert ranks[used] <= ranks[own], f"{file} imports headtohead.{used}"
+                assert own != "attention" or used == "attention"
+
+
+def test_fingerprint_imports_nothing_heavy():
+    code = ("import sys, stages.fingerprint\n"
+            "print([name for name in ('torch', 'transformers', 'pandas', 'datasets') if name in sys.modules])")
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_the_lock_pins_every_version_and_leaves_cuda_to_torch():
+    lines = [line.split(" #")[0].strip() for line in (ROOT / "requirements.lock").read_text().splitlines()]
+    pinned = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    assert pinned["torch"] == "2.13.0"
+    assert {name for name in pinned if name.startswith(("nvidia", "triton"))} <= {"nvidia-ml-py"}
