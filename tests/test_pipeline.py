@@ -1,0 +1,190 @@
+"""The whole pipeline on the smoke preset, in a temporary clone, as a user drives it: through dvc."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from closure import ROOT
+
+import headtohead
+from headtohead.params import STUDY
+
+pytestmark = pytest.mark.xdist_group("pipeline")  # these share one clone, in this order
+ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1",
+                            "OMP_NUM_THREADS": "2"}
+
+
+class Clone:
+    """A repository of its own with the files of this one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        listed = self.run("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", cwd=ROOT).split("\0")
+        for name in (name for name in listed if name and (ROOT / name).is_file()):
+            if not name.startswith(("metrics/", "plots/", "dvc.lock")):
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, path / name)
+        self.run("git", "init", "-q")
+        self.run("git", "config", "user.email", "test@example.org")
+        self.run("git", "config", "user.name", "test")
+        self.edit("preset: laptop", "preset: smoke")
+        self.commit()
+
+    def run(self, *command: str, cwd: Path | None = None, fails: bool = False) -> str:
+        done = subprocess.run(command, cwd=cwd or self.path, env=ENVIRONMENT, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        assert (done.returncode != 0) == fails, done.stdout[-4000:]
+        return done.stdout
+
+    def edit(self, old: str, new: str) -> None:
+        text = (self.path / "params.yaml").read_text()
+        assert old in text
+        (self.path / "params.yaml").write_text(text.replace(old, new, 1))
+
+    def commit(self) -> None:
+        self.run("git", "add", "-A")
+        self.run("git", "commit", "-qm", "state", "--allow-empty")
+
+    def reset(self) -> None:
+        """Back to the commit, in the workspace too."""
+        self.run("git", "checkout", "-q", ".")
+        self.run("dvc", "checkout", "-q")
+
+    def json(self, name: str) -> dict:
+        return json.loads((self.path / name).read_text())
+
+
+def executed(output: str) -> list[str]:
+    return re.findall(r"Running stage '(.*)':", output)
+
+
+def read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    clone = Clone(tmp_path_factory.mktemp("clone"))
+    output = clone.run("dvc", "repro")
+    stages = executed(output)
+    assert stages[:3] == ["fingerprint", "fetch-subset", "tokenize"]
+    assert stages[-1] == "report"
+    assert len(stages) == 5 + 4 * len(STUDY)
+    clone.commit()
+    return clone
+
+
+def test_every_file_of_the_contract_is_there(clone):
+    path = clone.path
+    for split in ("train", "validation", "test", "test-2x"):
+        rows = read(path / f"data/subset/{split}.jsonl")
+        assert {"id", "article", "summary", "facts"} <= rows[0].keys()
+        assert all(row["article"][f["start"]:f["start"] + len(f["value"])] == f["value"]
+                   for row in rows for f in row["facts"])
+    references = [row["summary"] for row in read(path / "data/subset/test.jsonl")]
+    for variant in STUDY:
+        predictions = read(path / f"data/predictions/{variant}.jsonl")
+        assert [row["reference"] for row in predictions] == references
+        quality = clone.json(f"metrics/variants/{variant}/quality.json")
+        assert quality.keys() == {"rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "loss", "fact_recall"}
+        assert all(0 <= value <= 1 for name, value in quality.items() if name != "loss")
+        efficiency = clone.json(f"metrics/variants/{variant}/efficiency.json")
+        assert efficiency.keys() == {"forward_ms", "generate_ms", "first_token_ms", "tokens_per_s", "peak_memory_mb",
+                                     "train_step_ms", "backend"}
+        assert efficiency["backend"] == ("eager" if variant == "standard" else "sdpa")
+        details = clone.json(f"data/details/{variant}/quality.json")
+        assert details["rouge1_low"] <= quality["rouge1"] <= details["rouge1_high"]
+        assert clone.json(f"data/details/{variant}/efficiency.json")["timings"]
+        model, tokenizer = headtohead.load(path / f"models/{variant}")
+        assert model.variant == headtohead.params.read_params(path / "params.yaml").variants[variant]
+        assert len(tokenizer) == model.config.vocab_size
+    headline = clone.json("metrics/headline.json")
+    assert headline["attention"] == "flash"
+    assert {"speedup_vs_standard", "memory_vs_standard", "rouge1_vs_standard"} <= headline.keys()
+    assert "flash_sparse" in (path / "report/report.md").read_text()
+    assert "http" not in re.sub(r"xmlns(:\w+)?=\"[^\"]*\"", "", (path / "report/report.html").read_text())
+    assert not clone.run("git", "status", "--porcelain")
+
+
+def test_nothing_changed_re_runs_the_fingerprint_alone(clone):
+    assert executed(clone.run("dvc", "repro")) == ["fingerprint"]
+
+
+def test_switching_attention_re_runs_the_report_alone_and_the_diff_shows_it(clone):
+    output = clone.run("dvc", "exp", "run", "-S", "attention=flash_alibi")
+    assert executed(output) == ["fingerprint", "report"]
+    diff = clone.run("dvc", "metrics", "diff")
+    assert len(diff.strip().splitlines()) <= 20
+    for metric in ("attention", "forward_ms"):
+        assert re.search(rf"headline\.json\s+{metric}\s", diff)
+    assert "flash_alibi" in diff
+    assert "flash_alibi" in clone.run("dvc", "exp", "show", "--only-changed")
+    assert "DVC failed" not in clone.run("dvc", "plots", "show")
+    clone.reset()
+
+
+def test_a_variants_number_re_runs_that_variant_and_changing_it_back_trains_nothing(clone):
+    output = clone.run("dvc", "exp", "run", "-S", "variants.flash_sparse.window=16")
+    assert sorted(executed(output)) == ["fingerprint", "generate@flash_sparse", "profile@flash_sparse", "report",
+                                        "score@flash_sparse", "train@flash_sparse"]
+    back = clone.run("dvc", "exp", "run", "-S", "variants.flash_sparse.window=64")
+    assert not {stage for stage in executed(back) if stage.startswith(("train", "generate", "score", "profile"))}
+    clone.reset()
+
+
+def test_how_summaries_are_generated_leaves_training_alone(clone):
+    clone.edit("batch_size: 8, max_new_tokens: 12", "batch_size: 8, max_new_tokens: 9")
+    stages = executed(clone.run("dvc", "repro", "--dry"))
+    assert "generate@flash" in stages
+    assert not {stage for stage in stages if stage.startswith(("train", "tokenize", "fetch", "profile"))}
+    clone.reset()
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ("attention=nope", "attention: unknown variant 'nope'; there are standard, flash, flash_alibi, flash_sparse"),
+    ("preset=nope", "preset: unknown preset 'nope'; there are laptop, smoke, news, paper"),
+    ("+presets.smoke.train.stepz=3", "presets.smoke.train.stepz: unknown key; keys there: steps, batch_size"),
+    ("presets.smoke.train.steps=0", "presets.smoke.train.steps: Input should be greater than or equal to 1"),
+])
+def test_a_wrong_parameter_stops_in_the_fingerprint_and_says_what_there_is(clone, change, message):
+    output = clone.run("dvc", "exp", "run", "-S", change, fails=True)
+    assert executed(output) == ["fingerprint"]
+    assert message in output
+    assert "Traceback" not in output
+    clone.reset()
+
+
+def test_a_queued_sweep_runs_its_own_copys_code_and_finds_the_workspaces_files(clone):
+    source = clone.path.parent / "news.jsonl"
+    rows = read(clone.path / "data/subset/train.jsonl")
+    source.write_text("".join(json.dumps({"article": row["article"], "highlights": row["summary"]}) + "\n"
+                              for row in rows))
+    changes = ["-S", "presets.smoke.data.source=files", "-S", "presets.smoke.data.path=../news.jsonl",
+               "-S", "presets.smoke.data.train=40", "-S", "presets.smoke.data.validation=8",
+               "-S", "presets.smoke.data.test=8", "-S", "presets.smoke.train.steps=2"]
+    clone.run("dvc", "exp", "run", "--queue", *changes, "-S", "attention=standard,flash_sparse")
+    clone.run("dvc", "exp", "run", "--run-all")
+    shown = json.loads(clone.run("dvc", "exp", "show", "--json"))
+    headlines = [rev["data"]["metrics"]["metrics/headline.json"]["data"]
+                 for experiment in shown[1]["experiments"] for rev in experiment["revs"]]
+    ours = [headline["attention"] for headline in headlines if "fact_recall" not in headline]  # files know no facts
+    assert sorted(ours) == ["flash_sparse", "standard"]
+    clone.reset()
+
+
+def test_an_edited_input_file_is_noticed(clone):
+    source = clone.path.parent / "news.jsonl"
+    smoke = clone.path.joinpath("params.yaml").read_text().split("  smoke:")[1].split("    tokenizer:")[0]
+    edited = smoke.replace("source: newswire", "source: files").replace("path: null", "path: ../news.jsonl")
+    clone.edit(smoke, re.sub(r"(validation|test): 16", r"\1: 8", edited.replace("train: 64", "train: 40")))
+    clone.run("dvc", "repro", "fetch-subset")
+    again = executed(clone.run("dvc", "repro", "fetch-subset"))
+    source.write_text(source.read_text().replace("Monday", "Sunday"))
+    changed = executed(clone.run("dvc", "repro", "fetch-subset"))
+    assert (again, changed) == (["fingerprint"], ["fingerprint", "fetch-subset"])
+    clone.reset()
