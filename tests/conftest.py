@@ -8,13 +8,13 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import torch  # noqa: E402
-from transformers import PreTrainedTokenizerBase  # noqa: E402
+import torch
+from transformers import PreTrainedTokenizerBase
 
-from headtohead.attention import AttentionSpec  # noqa: E402
-from headtohead.data.tokenizer import train_tokenizer  # noqa: E402
-from headtohead.model import GPT2, from_scratch  # noqa: E402
-from headtohead.params import Model, Tokenizer, read_params  # noqa: E402
+from headtohead.attention import AttentionSpec
+from headtohead.data.tokenizer import train_tokenizer
+from headtohead.model import GPT2, from_scratch
+from headtohead.params import Model, Tokenizer, read_params
 
 VARIANTS = {**read_params().variants,
             "flash_sparse": AttentionSpec(kernel="flash", pattern="window", window=5),

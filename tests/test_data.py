@@ -16,7 +16,7 @@ from headtohead.data.tokenizer import encode, pretrained_tokenizer, separator_id
 from headtohead.data.tokens import tokenize_splits
 from headtohead.params import Data, Tokenizer
 
-ARTICLES = [{"id": f"a{i}", "article": f"Report {i}: “Zürich” said, on line one,\nthat {i} people came. " + "More. " * 60,
+ARTICLES = [{"id": f"a{i}", "article": f"Report {i}: “Zürich” said,\nthat {i} people came. " + "More. " * 60,
              "highlights": f"{i} people came.\nZürich spoke."} for i in range(40)]
 
 
@@ -91,12 +91,12 @@ def test_clear_errors(tmp_path):
     path = save(ARTICLES, tmp_path / "news.csv")
     with pytest.raises(DataError, match=r"no column 'text' \(data.article\); its columns are id, article, highlights"):
         read_splits(data(path, article="text"), seed=1)
-    with pytest.raises(DataError, match="data.train asks for 500 articles, and 30 are left"):
+    with pytest.raises(DataError, match=r"data\.train asks for 500 articles, and 30 are left"):
         read_splits(data(path, train=500), seed=1)
     with pytest.raises(DataError, match="no such file or folder"):
         locate(str(tmp_path / "nothing.csv"))
+    (tmp_path / "news.txt").write_text("x")
     with pytest.raises(DataError, match=r"format \.txt is unknown"):
-        (tmp_path / "news.txt").write_text("x")
         locate(str(tmp_path / "news.txt"))
     (tmp_path / "folder").mkdir()
     save(ARTICLES, tmp_path / "folder" / "train.csv")

@@ -53,7 +53,7 @@ def test_a_checkpoint_without_all_weights_is_refused(pretrained):
 
 def test_too_few_positions_are_refused_unless_the_variant_has_none(pretrained):
     path, _ = pretrained
-    with pytest.raises(ModelError, match="64 positions, fewer than tokenizer.max_length 65"):
+    with pytest.raises(ModelError, match=r"64 positions, fewer than tokenizer\.max_length 65"):
         from_pretrained(VARIANTS["flash"], path, dropout=0.0, max_length=65)
     assert from_pretrained(VARIANTS["flash_alibi"], path, dropout=0.0, max_length=65).length_limit is None
 

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from itertools import pairwise
 
 import pytest
 import torch
@@ -143,7 +144,7 @@ def test_accumulated_batches_count_like_one_large_one(tmp_path):
 
 
 def test_a_summary_that_does_not_fit_names_its_row():
-    with pytest.raises(DataError, match="article 7: .* raise tokenizer.max_length"):
+    with pytest.raises(DataError, match=r"article 7: .* raise tokenizer\.max_length"):
         make_examples([{"id": "7", "article": [5], "summary": [5] * 70}], LAYOUT)
 
 
@@ -195,7 +196,7 @@ def test_the_ngram_ban_leaves_copying_from_the_article_alone(tokenizer):
     assert torch.equal(wanted, got)
     tokens = generate_tokens(model, tokenizer, [prompt], banned)[0].tolist()
     tokens = tokens[:tokens.index(0)] if 0 in tokens else tokens
-    pairs = list(zip(tokens, tokens[1:], strict=False))
+    pairs = list(pairwise(tokens))
     assert len(set(pairs)) == len(pairs)
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -88,7 +88,7 @@ class NoPositions(nn.Module):
 class GPT2(GPT2LMHeadModel):
     """GPT-2 with the variant in `config.attention_variant`; a plain GPT-2 checkpoint loads into it unchanged."""
 
-    _keys_to_ignore_on_load_unexpected = [r"transformer\.wpe\.weight"]  # ALiBi has no use for the table
+    _keys_to_ignore_on_load_unexpected: ClassVar = [r"transformer\.wpe\.weight"]  # ALiBi has no use for the table
     accepts_loss_kwargs = False  # the loss is a mean within the batch; Trainer divides by accumulation
 
     def __init__(self, config: GPT2Config) -> None:
@@ -133,7 +133,7 @@ class GPT2(GPT2LMHeadModel):
         """For each row [batch, length], the mean negative log-likelihood (nats) of its labels and how many count."""
         losses, counted = self._losses(labels.to(self.device), input_ids=input_ids.to(self.device))
         tokens = counted.sum(1).tolist()
-        return [(row.mean().item(), n) for row, n in zip(losses.split(tokens), tokens, strict=True)]
+        return [(row.mean().item(), n) for row, n in zip(torch.split(losses, tokens), tokens, strict=True)]
 
     def _losses(self, labels: Tensor, **inputs: Tensor | None) -> tuple[Tensor, Tensor]:
         """Negative log-likelihood of each label that counts [counted], and where those are, bool [batch, length-1].
@@ -181,6 +181,7 @@ def from_scratch(spec: AttentionSpec, settings: Model, *, vocab_size: int, max_l
         bos_token_id=end_of_text, eos_token_id=end_of_text,
         attention_variant=spec.model_dump(), attn_implementation=REGISTERED))
     if spec.positions == "learned":
+        assert settings.position_init_std is not None  # the parameters' validator saw to it
         nn.init.normal_(model.transformer.wpe.weight, std=settings.position_init_std)
     return model
 

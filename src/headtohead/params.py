@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from headtohead.attention.spec import AttentionSpec
 
@@ -153,11 +154,11 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
-        for key, name, known in [("attention", self.attention, self.variants),
-                                 *((f"also[{i}]", name, self.variants) for i, name in enumerate(self.also)),
-                                 ("preset", self.preset, self.presets)]:
-            if name not in known:
-                raise ValueError(f"{key}: unknown {name!r}; there are {', '.join(known)}")
+        for key, name in (("attention", self.attention), *((f"also[{i}]", n) for i, n in enumerate(self.also))):
+            if name not in self.variants:
+                raise ValueError(f"{key}: unknown variant {name!r}; there are {', '.join(self.variants)}")
+        if self.preset not in self.presets:
+            raise ValueError(f"preset: unknown preset {self.preset!r}; there are {', '.join(self.presets)}")
         if missing := [name for name in STUDY if name not in self.variants]:
             raise ValueError(f"variants: the study's {', '.join(missing)} cannot be left out")
         if taken := [name for name in RESERVED if name in self.variants]:
@@ -193,25 +194,25 @@ def read_params(path: Path = PATH) -> Params:
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
-        raise ParamsError("\n".join(_explain(path, raw, problem) for problem in error.errors())) from error
+        raise ParamsError("\n".join(f"{path}: {_explain(problem)}" for problem in error.errors())) from error
 
 
-def _explain(path: Path, raw: object, problem: dict) -> str:  # type: ignore[type-arg]
+def _explain(problem: ErrorDetails) -> str:
     """One line for one problem: the key, what is wrong, and for an unknown key the nearest that exists."""
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] != "extra_forbidden":
         given = "" if isinstance(problem["input"], dict) else f" (is {problem['input']!r})"
-        return f"{path}: {key or 'file'}: {problem['msg'].removeprefix('Value error, ')}{given}"
+        return f"{key + ': ' if key else ''}{problem['msg'].removeprefix('Value error, ')}{given}"
     known = _known_keys(problem["loc"][:-1])
     near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
-    return f"{path}: {key}: unknown key; keys there: {', '.join(known)}{hint}"
+    return f"{key}: unknown key; keys there: {', '.join(known)}{hint}"
 
 
 def _known_keys(location: tuple[str | int, ...]) -> list[str]:
     """The keys that the section at `location` may have."""
-    section: type[BaseModel] = Params
-    for part in location:
-        section = {"presets": Preset, "data": Data, "newswire": Newswire, "hub": Hub, "tokenizer": Tokenizer,
-                   "model": Model, "train": Train, "generate": Generate, "profile": Profile}.get(str(part), section)
-    return list(section.model_fields)
+    sections: dict[str, type[Section]] = {
+        "presets": Preset, "data": Data, "newswire": Newswire, "hub": Hub, "tokenizer": Tokenizer,
+        "model": Model, "train": Train, "generate": Generate, "profile": Profile}
+    inner = [sections[str(part)] for part in location if part in sections]
+    return list((inner or [Params])[-1].model_fields)

@@ -4,6 +4,7 @@ This package knows nothing of files, DVC or GPT-2. `AttentionSpec` imports witho
 everything that needs torch is loaded on first use.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from headtohead.attention.spec import AttentionSpec
@@ -17,13 +18,7 @@ __all__ = ["AttentionSpec", "alibi_slopes", "attend", "visible"]
 
 
 def __getattr__(name: str) -> Any:
-    match name:
-        case "alibi_slopes":
-            from headtohead.attention.alibi import alibi_slopes as public
-        case "attend":
-            from headtohead.attention.dispatch import attend as public
-        case "visible":
-            from headtohead.attention.masks import visible as public
-        case _:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return public
+    homes = {"alibi_slopes": "alibi", "attend": "dispatch", "visible": "masks"}
+    if name not in homes:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{homes[name]}"), name)

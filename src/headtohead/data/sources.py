@@ -21,10 +21,7 @@ def read_splits(data: Data, seed: int) -> tuple[Splits, Counter[str]]:
     """
     if data.source == "newswire":
         return _newswire(data, seed), Counter()
-    if data.source == "hub":
-        pools = _hub(data, seed)
-    else:
-        pools = _files(data)
+    pools = _hub(data, seed) if data.source == "hub" else _files(data)
     dropped: Counter[str] = Counter()
     return _choose(pools, {split: getattr(data, split) for split in SPLITS}, seed, dropped), dropped
 
@@ -70,8 +67,8 @@ def _choose(pools: Splits, counts: dict[str, int], seed: int, dropped: Counter[s
 
 def _cut(rows: list[Record], counts: dict[str, int]) -> Splits:
     """Cut one file's articles into test, validation and train, in this order: the last takes what is left."""
-    validation, train = counts["test"], counts["test"] + counts["validation"]
-    return {"test": rows[:validation], "validation": rows[validation:train], "train": rows[train:]}
+    first, second = counts["test"], counts["test"] + counts["validation"]
+    return {"test": rows[:first], "validation": rows[first:second], "train": rows[second:]}
 
 
 def _shuffled(rows: list[Record], seed: int) -> list[Record]:

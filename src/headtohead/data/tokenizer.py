@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from headtohead.params import Tokenizer
 
@@ -16,6 +16,7 @@ def train_tokenizer(settings: Tokenizer, texts: Iterable[str]) -> PreTrainedToke
 
     The separator becomes one token of its own.
     """
+    assert settings.vocab_size is not None  # the parameters' validator saw to it
     bpe = tokenizers.Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -47,7 +48,7 @@ def prefixed(text: str) -> str:
     return " " + text.strip() if text.strip() else ""
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str], **options: bool) -> dict[str, list]:  # type: ignore[type-arg]
+def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> BatchEncoding:
     """Token ids of many texts; a special token's name within a text is only text."""
     return tokenizer([prefixed(text) for text in texts], add_special_tokens=False, split_special_tokens=True,
-                     verbose=False, **options)
+                     verbose=False)

@@ -21,8 +21,8 @@ class NoRepeatInSummary(LogitsProcessor):
         self._ban = NoRepeatNGramLogitsProcessor(size)
         self._prompt_length = prompt_length
 
-    def __call__(self, input_ids: LongTensor, scores: Tensor) -> Tensor:  # type: ignore[override]
-        return self._ban(input_ids[:, self._prompt_length:], scores)  # type: ignore[arg-type]
+    def __call__(self, input_ids: LongTensor, scores: Tensor) -> Tensor:
+        return self._ban(input_ids[:, self._prompt_length:], scores)
 
 
 def write_summaries(model: GPT2, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], settings: Generate,
