@@ -16,7 +16,7 @@ from headtohead.params import STUDY
 
 pytestmark = pytest.mark.xdist_group("pipeline")  # these share one clone, in this order
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1",
-                            "OMP_NUM_THREADS": "2"}
+                            "OMP_NUM_THREADS": "1"}
 
 
 class Clone:

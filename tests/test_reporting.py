@@ -64,7 +64,7 @@ def timing(work, batch, length, out, median):
 
 
 def efficiency(name, ms):
-    timings = [timing("forward", 1, 256, 0, ms), timing("first_token", 1, 224, 1, ms * 1.1),
+    timings = [timing("yardstick", 1, 512, 0, 4.0), timing("forward", 1, 256, 0, ms), timing("first_token", 1, 224, 1, ms * 1.1),
                timing("generate", 1, 224, 32, ms * 12),
                *(timing("train_step", batch, 256, 0, batch * ms * 2) for batch in (4, 8, 16))]
     flat = {"forward_ms": ms, "generate_ms": ms * 12, "first_token_ms": ms * 1.1, "tokens_per_s": 32 / ms / 12 * 1000,
@@ -254,6 +254,14 @@ def test_a_difference_whose_interval_holds_zero_is_not_claimed(run, params):
     none = dict.fromkeys(noise_floors(list(variants.values()), params.seed), 0.0)
     found = judge(variants["flash_alibi"], variants["standard"], none, params.seed)
     assert {f.measure: f.better for f in found}["ROUGE-1"] is None
+
+
+def test_a_difference_that_the_machine_itself_shows_is_not_claimed(run, params):
+    """A machine half as fast for one variant slows its yardstick too."""
+    assert findings(params, "flash_alibi")["forward pass"] is True
+    edit(run / "data/details/flash_alibi/efficiency.json",
+         lambda profile: profile["timings"].__setitem__(0, timing("yardstick", 1, 512, 0, 8.0)))
+    assert findings(params, "flash_alibi")["forward pass"] is None
 
 
 def test_a_step_that_did_not_fit_in_memory_is_a_dash(run, params):

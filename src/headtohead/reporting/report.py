@@ -76,5 +76,6 @@ def _contents(results: Results) -> dict[str, Any]:
     return {
         "results": results, "tables": tables, "provenance": provenance, "articles": articles,
         "answer": verdict.answer(judged, articles), "floors": {verdict.QUALITY[k]: v for k, v in floors.items()},
+        "drifts": {variant.name: verdict.drift(variant, standard) for variant in others},
         "verdicts": {variant.name: verdict.in_words(variant, standard, judged[variant.name]) for variant in others},
     }

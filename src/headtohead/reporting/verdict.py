@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 from headtohead.quality.intervals import difference
 from headtohead.reporting.results import Variant
@@ -63,13 +64,24 @@ def _quality(name: str, variant: Variant, standard: Variant, floor: float, seed:
 
 
 def _time(work: str, variant: Variant, standard: Variant) -> Finding:
-    """A difference counts if the two ranges from the 10th to the 90th percentile do not overlap."""
+    """A difference counts if the two ranges from the 10th to the 90th percentile do not overlap, and it is larger
+    than how far the machine itself differed meanwhile, by the yardstick timed beside each variant."""
     batch = min(variant.timing(work)["batch"], standard.timing(work)["batch"])  # they differ if memory ran out
     ours, theirs = variant.timing(work, batch), standard.timing(work, batch)
     evidence = f"{ours['median']:.3g} against {theirs['median']:.3g} ms"
-    if ours["p10"] <= theirs["p90"] and theirs["p10"] <= ours["p90"]:
+    overlap = ours["p10"] <= theirs["p90"] and theirs["p10"] <= ours["p90"]
+    if overlap or _ratio(ours, theirs) <= drift(variant, standard):
         return Finding(TIMES[work], None, evidence)
     return Finding(TIMES[work], ours["median"] < theirs["median"], evidence)
+
+
+def drift(variant: Variant, standard: Variant) -> float:
+    """How much slower the machine was for one than for the other: the ratio, at least 1, of their yardsticks."""
+    return _ratio(variant.timings("yardstick")[0], standard.timings("yardstick")[0])
+
+
+def _ratio(a: dict[str, Any], b: dict[str, Any]) -> float:
+    return float(max(a["median"] / b["median"], b["median"] / a["median"]))
 
 
 def _memory(variant: Variant, standard: Variant) -> Finding:
