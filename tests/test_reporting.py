@@ -64,8 +64,8 @@ def timing(work, batch, length, out, median):
 
 
 def efficiency(name, ms):
-    timings = [timing("yardstick", 1, 512, 0, 4.0), timing("forward", 1, 256, 0, ms), timing("first_token", 1, 224, 1, ms * 1.1),
-               timing("generate", 1, 224, 32, ms * 12),
+    timings = [timing("yardstick", 1, 512, 0, 4.0), timing("forward", 1, 256, 0, ms),
+               timing("first_token", 1, 224, 1, ms * 1.1), timing("generate", 1, 224, 32, ms * 12),
                *(timing("train_step", batch, 256, 0, batch * ms * 2) for batch in (4, 8, 16))]
     flat = {"forward_ms": ms, "generate_ms": ms * 12, "first_token_ms": ms * 1.1, "tokens_per_s": 32 / ms / 12 * 1000,
             "peak_memory_mb": 410.0 if name != "flash" else 388.5, "train_step_ms": ms * 32, "backend": "torch sdpa"}

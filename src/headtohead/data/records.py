@@ -23,6 +23,8 @@ def read_jsonl(path: Path) -> Iterator[Record]:
         raise DataError(f"{path} is missing; `dvc repro` makes it")
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
             try:
                 yield json.loads(line)
             except json.JSONDecodeError as error:
@@ -30,10 +32,12 @@ def read_jsonl(path: Path) -> Iterator[Record]:
 
 
 def write_jsonl(path: Path, rows: Iterable[Record]) -> None:
-    """Write objects as JSON Lines, making the folder."""
+    """Write objects as JSON Lines, making the folder; for none at all a blank line, as DVC warns of empty files."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as out:
         out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        if not out.tell():
+            out.write("\n")
 
 
 def near_duplicate_key(article: str) -> str:
