@@ -32,9 +32,15 @@ class Section(BaseModel):
 
 
 class Newswire(Section):
-    words: tuple[Positive, Positive]
+    words: tuple[Annotated[int, Field(strict=True, ge=50, le=10_000)], Positive]
     distractors: Rate
-    longer: list[Annotated[int, Field(strict=True, ge=2, le=64)]]
+    longer: list[Literal[2, 4]]
+
+    @model_validator(mode="after")
+    def _words_leave_room(self) -> Self:
+        if self.words[1] < self.words[0] + 20:
+            raise ValueError(f"words {list(self.words)}: the second must be at least 20 above the first")
+        return self
 
 
 class Hub(Section):

@@ -1,0 +1,162 @@
+"""The bundled data source: short news reports with reference summaries, made up from a seed.
+
+A report tells one story: a person, a city, an organisation, a number and a day, each stated once,
+somewhere in the article, and repeated word for word in the summary. Around them stands filler, part of
+which names other people, places, numbers and days. To summarise well, a model has to find the story's
+own values and copy them, often from far away, which is what its attention is for.
+"""
+
+import random
+import re
+from collections.abc import Iterator
+from functools import cache
+from itertools import cycle, product
+from typing import Any
+
+from headtohead.data.newswire_topics import FILLER, TOPICS, WRONG
+
+Report = dict[str, Any]
+Topic = dict[str, tuple[str, ...]]
+
+KINDS = ("person", "city", "organisation", "number", "day")
+SPLITS = ("train", "validation", "test")
+SCALES = (1, 2, 4)
+LONGEST_SENTENCE = 20  # words; an article may overshoot its target by one sentence
+SHORTEST_ARTICLE = 50  # words; every topic can state its five facts in fewer
+
+# First and second words: a name is any pair. Few words, because a small model must learn to copy each.
+NAMES = {
+    "person": (
+        "Adam Alice Anna Clara David Diana Eric Fiona Frank Helen Henry Julia Karen Laura Martin Nina Oscar Paul "
+        "Rachel Simon",
+        "Archer Barlow Bishop Carter Dalton Ellis Foster Garner Hobson Jarvis Keller Lambert Mercer Norton Palmer "
+        "Reeves Sadler Talbot Vaughan Webster",
+    ),
+    "city": (
+        "North South East West Upper Lower Old New Great Little Port Lake Mount Castle",
+        "Alden Barton Calder Denby Elmore Farley Harlow Kirby Linden Milton Oakley Preston Selby Weston",
+    ),
+    "organisation": (
+        "Amber Blue Bright Copper Crystal Golden Grand Iron Ivory Polar Red Royal Silver Swift",
+        "Anchor Arrow Beacon Compass Crown Eagle Falcon Harbour Lantern Lion River Rocket Star Tower",
+    ),
+}
+MONTHS = "January February March April May June July August September October November December"
+DAYS = [f"{day} {month}" for month in MONTHS.split() for day in range(10, 29)]  # "3 May" would be part of "13 May"
+NUMBERS = [str(number) for number in range(110, 600, 10)]
+
+
+def newswire(split: str, count: int, *, seed: int, words: tuple[int, int], distractors: float, scale: int = 1
+             ) -> Iterator[Report]:
+    """News reports made up from a seed; report i depends on the arguments other than `count`, and on nothing else.
+
+    No person's full name, city or organisation of one split occurs in another, whatever the seeds: each is a pair
+    of words, and the pairs are divided among the splits. The single words ("Anna", "Barlow", "Port", "Harlow"), the
+    numbers and the days are common to all.
+
+    Args:
+        split: "train", "validation" or "test".
+        seed: a whole number; another one gives other reports.
+        words: lowest and highest length of an article in words, at `scale` 1.
+        distractors: share of filler sentences, 0..1, that carry wrong names, places, numbers or days.
+        scale: 1, 2 or 4: the same stories in articles this many times as long.
+
+    Returns:
+        An iterator of {"id", "article", "summary", "facts": [{"kind", "value", "start"}]}: one fact of every kind
+        in `KINDS`, `start` the offset in characters of its only mention. The summary has one sentence a line.
+
+    Raises:
+        ValueError: a wrong argument; at the call, before the first report.
+    """
+    _check(split, count, seed, words, distractors, scale)
+    return (_report(split, index, seed, words, distractors, scale) for index in range(count))
+
+
+def _check(split: str, count: int, seed: int, words: tuple[int, int], distractors: float, scale: int) -> None:
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
+    if not _is_int(count) or count < 0:
+        raise ValueError(f"count must be a whole number, 0 or more, not {count!r}")
+    if not _is_int(seed):
+        raise ValueError(f"seed must be a whole number, not {seed!r}")
+    if not (isinstance(words, tuple | list) and len(words) == 2 and all(map(_is_int, words))):
+        raise ValueError(f"words must be two whole numbers (lowest, highest), not {words!r}")
+    if words[0] < SHORTEST_ARTICLE or words[1] < words[0] + LONGEST_SENTENCE:
+        raise ValueError(
+            f"words must start at {SHORTEST_ARTICLE} or more and span {LONGEST_SENTENCE} or more, not {words!r}"
+        )
+    if isinstance(distractors, bool) or not isinstance(distractors, int | float) or not 0 <= distractors <= 1:
+        raise ValueError(f"distractors must be a share between 0 and 1, not {distractors!r}")
+    if not _is_int(scale) or scale not in SCALES:
+        raise ValueError(f"scale must be one of {', '.join(map(str, SCALES))}, not {scale!r}")
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _report(split: str, index: int, seed: int, words: tuple[int, int], distractors: float, scale: int) -> Report:
+    rng = random.Random(f"{seed}/{split}/{index}")  # a string seeds alike in every process
+    topic = TOPICS[rng.choice(list(TOPICS))]
+    right, wrong = _values(split, rng)
+    summary = _fill(rng.choice(topic["summary"]), right, rng)
+    target = rng.randint(words[0], words[1] - LONGEST_SENTENCE) * scale
+    lead, body = _facts(topic, right, target, rng)
+    body += _filler(topic, wrong, target - _length([lead, *body]), distractors, rng)
+    rng.shuffle(body)
+    article = " ".join([lead, *body])
+    return {
+        "id": f"newswire-{split}-{index}" + (f"-x{scale}" if scale > 1 else ""),
+        "article": article,
+        "summary": summary,
+        "facts": [{"kind": kind, "value": right[kind], "start": article.index(right[kind])} for kind in KINDS],
+    }
+
+
+def _values(split: str, rng: random.Random) -> tuple[dict[str, str], dict[str, Iterator[str]]]:
+    """The story's own value of each kind, and an endless supply of wrong ones."""
+    pools = {**{kind: _names(kind, split) for kind in NAMES}, "number": NUMBERS, "day": DAYS}
+    draws = {kind: rng.sample(pool, 19) for kind, pool in pools.items()}
+    return {kind: own for kind, (own, *_) in draws.items()}, {kind: cycle(rest) for kind, (_, *rest) in draws.items()}
+
+
+@cache
+def _names(kind: str, split: str) -> list[str]:
+    """The split's share of the names of a kind: 10 % each to validation and test, the rest to train."""
+    names = [" ".join(words) for words in product(*map(str.split, NAMES[kind]))]
+    random.Random(kind).shuffle(names)  # the same for every seed, so that splits never mix
+    tenth = len(names) // 10
+    return {"validation": names[:tenth], "test": names[tenth : 2 * tenth], "train": names[2 * tenth :]}[split]
+
+
+def _facts(topic: Topic, right: dict[str, str], target: int, rng: random.Random) -> tuple[str, list[str]]:
+    """A lead and one sentence for each fact that it leaves out, in at most `target` words."""
+    while True:
+        lead = rng.choice(topic["lead"])
+        body = [rng.choice(topic[kind]) for kind in KINDS if f"{{{kind}}}" not in lead]
+        lead, *body = [_fill(template, right, rng) for template in (lead, *body)]
+        if _length([lead, *body]) <= target:
+            return lead, body
+
+
+def _filler(topic: Topic, wrong: dict[str, Iterator[str]], missing: int, distractors: float,
+            rng: random.Random) -> list[str]:
+    """Filler and distractor sentences until at least `missing` words are there."""
+    plain, misleading = (
+        cycle(rng.sample(deck, len(deck))) for deck in (topic["filler"] + FILLER, topic["wrong"] + WRONG)
+    )
+    sentences: list[str] = []
+    while _length(sentences) < missing:
+        template = next(misleading if rng.random() < distractors else plain)
+        values = {kind: next(wrong[kind]) for kind in KINDS if f"{{{kind}}}" in template}
+        sentences.append(_fill(template, values, rng))
+    return sentences
+
+
+def _fill(template: str, values: dict[str, str], rng: random.Random) -> str:
+    sentence = re.sub(r"\[(.*?)\]", lambda match: rng.choice(match[1].split("|")), template)
+    return sentence.format(**values)
+
+
+def _length(sentences: list[str]) -> int:
+    return sum(len(sentence.split()) for sentence in sentences)
