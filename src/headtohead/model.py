@@ -46,6 +46,8 @@ def _prepare(q_length: int, kv_length: int, attention_mask: Tensor | None, confi
              dtype: torch.dtype, device: torch.device, **_: Any) -> Prepared:
     """The registry's mask function, called once a forward pass."""
     spec, device = variant_of(config), torch.device(device)
+    if torch.is_autocast_enabled(device.type):  # the embeddings keep their dtype, but queries and keys will not
+        dtype = torch.get_autocast_dtype(device.type)
     backend = choose(spec, device, dtype)
     padding = None if attention_mask is None else _left_padding(attention_mask)
     return Prepared(spec, backend, backend.prepare(spec, config.n_head, q_length, kv_length, padding, device))

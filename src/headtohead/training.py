@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import shutil
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from headtohead.model import GPT2
 from headtohead.params import Train
 from headtohead.progress import Bar
 
+log = logging.getLogger(__name__)
 CHECKPOINTS = Path(".checkpoints")
 Example = tuple[list[int], int]  # a sequence and how many of its tokens are prompt
 
@@ -39,6 +41,8 @@ def train(model: GPT2, examples: list[Example], validation: list[Example], setti
         data_collator=partial(collate, filler=filler, article_weight=settings.article_weight),
         callbacks=[Progress()])
     trainer.remove_callback(PrinterCallback)
+    log.info("%s parameters on %s, attention by %s; %s examples", f"{model.num_parameters():,}", model.device,
+             model.backend, f"{len(examples):,}")
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(checkpoints))
     return learning_curves(trainer.state.log_history)
 
@@ -77,6 +81,7 @@ def last_whole_checkpoint(folder: Path) -> str | None:
     """The latest checkpoint that was written to its end; later ones, cut off, are removed."""
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1])):
         if _whole(checkpoint):
+            log.info("going on from %s", checkpoint)
             return str(checkpoint)
         shutil.rmtree(checkpoint)
     return None

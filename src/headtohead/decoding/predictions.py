@@ -1,5 +1,6 @@
 """A model's predictions for a test set: its summaries, and its loss on the reference ones."""
 
+import logging
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -11,6 +12,8 @@ from headtohead.decoding.generation import reference_losses, write_summaries
 from headtohead.model import GPT2
 from headtohead.params import Generate
 from headtohead.progress import Bar
+
+log = logging.getLogger(__name__)
 
 
 def predict(model: GPT2, tokenizer: PreTrainedTokenizerBase, rows: Any, settings: Generate, max_length: int | None,
@@ -30,6 +33,8 @@ def predict(model: GPT2, tokenizer: PreTrainedTokenizerBase, rows: Any, settings
     layout = Layout(separator_ids(tokenizer), tokenizer.eos_token_id, min(limits, default=None))
     prompts = [layout.prompt(row["article"], reserve=settings.max_new_tokens) for row in rows]
     examples = [layout.example(row["article"], row["summary"]) for row in rows]
+    log.info("%s: %d articles of %d to %d tokens, attention by %s", title, len(prompts), min(map(len, prompts)),
+             max(map(len, prompts)), model.backend)
     with Bar(title, total=len(prompts)) as bar:
         summaries = write_summaries(model, tokenizer, prompts, settings, bar.advance)
     losses = reference_losses(model, examples, tokenizer.pad_token_id, settings.batch_size)

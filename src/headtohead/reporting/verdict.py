@@ -52,13 +52,13 @@ def same_function(a: Variant, b: Variant) -> bool:
 
 
 def _quality(name: str, variant: Variant, standard: Variant, floor: float, seed: int) -> Finding:
-    """A difference counts if its interval excludes 0 and it is larger than the training noise floor.
+    """A difference counts if its whole interval lies beyond the training noise floor.
 
     Of a variant that computes the same function it never does: its own difference made the floor.
     """
     change, low, high = difference(name, variant.details["articles"], standard.details["articles"], seed)
     evidence = f"{change:+.3f} ({low:+.3f} to {high:+.3f})"
-    if low <= 0 <= high or abs(change) <= floor:
+    if low <= floor and high >= -floor:
         return Finding(QUALITY[name], None, evidence)
     return Finding(QUALITY[name], (change > 0) != (name in LOWER_IS_BETTER), evidence)
 
