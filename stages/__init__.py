@@ -6,7 +6,6 @@ library's modules.
 
 import os
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,11 +21,8 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 if not sys.stderr.isatty():
     os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
 
-# `.venv/bin/dvc repro` without an activated environment finds another python first.
-if find_spec("pydantic") is None:
+# `.venv/bin/dvc repro` without an activated environment finds another python first; queued copies lie below ROOT.
+if sys.prefix == sys.base_prefix:
     for folder in (ROOT, *ROOT.parents):
-        python = folder / ".venv/bin/python"
-        if python.exists() and not os.path.samefile(folder / ".venv", sys.prefix):
+        if (python := folder / ".venv/bin/python").exists():
             os.execv(python, [str(python), *sys.orig_argv[1:]])
-    sys.exit("The project's packages are not installed for this python: run `make setup`, "
-             "then `source .venv/bin/activate`.")

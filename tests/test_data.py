@@ -2,6 +2,7 @@
 
 import json
 
+import datasets
 import pandas as pd
 import pytest
 from conftest import MAX_LENGTH
@@ -21,7 +22,7 @@ ARTICLES = [{"id": f"a{i}", "article": f"Report {i}: “Zürich” said,\nthat {
 
 
 def data(path, **changes) -> Data:
-    return Data(**{"source": "files", "path": str(path), "article": "article", "summary": "highlights",
+    return Data(**{"source": "files", "path": path and str(path), "article": "article", "summary": "highlights",
                    "train": 20, "validation": 5, "test": 5} | changes)
 
 
@@ -108,6 +109,28 @@ def test_clear_errors(tmp_path):
     (tmp_path / "broken.jsonl").write_text('{"a": 1}\n{"a":\n')
     with pytest.raises(DataError, match="line 2: is not JSON"):
         list(read_jsonl(tmp_path / "broken.jsonl"))
+
+
+HUB = {"name": "abisee/cnn_dailymail", "config": "3.0.0", "revision": "main"}
+
+
+def test_the_hub_is_streamed_and_its_columns_are_parameters(monkeypatch):
+    def load_dataset(name, config, *, revision, split, streaming):
+        assert (name, config, revision, streaming) == (*HUB.values(), True)
+        rows = [row | {"article": f"{split} {row['article']}"} for row in ARTICLES]
+        return datasets.Dataset.from_list(rows).to_iterable_dataset()
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    splits, _ = read_splits(data(None, source="hub", hub=HUB), seed=1)
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 20, "validation": 5, "test": 5}
+    assert all(row["article"].startswith(f"{name} Report") for name, rows in splits.items() for row in rows)
+    with pytest.raises(DataError, match="no column 'text'"):
+        read_splits(data(None, source="hub", hub=HUB, article="text"), seed=1)
+
+
+def test_without_a_network_the_hub_says_what_to_use_instead():
+    with pytest.raises(DataError, match=r"cannot be read from the hub: .* use data\.source files"):
+        read_splits(data(None, source="hub", hub=HUB), seed=1)
 
 
 def test_an_edited_file_has_another_identity(tmp_path):
