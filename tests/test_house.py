@@ -1,6 +1,7 @@
 """What holds the repository together: dvc.yaml says what stages import, and imports point one way."""
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,13 @@ def test_fingerprint_imports_nothing_heavy():
             "print([name for name in ('torch', 'transformers', 'pandas', 'datasets') if name in sys.modules])")
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_the_committed_results_are_those_of_a_test_that_can_tell_variants_apart():
+    recall = {variant: json.loads((ROOT / f"metrics/variants/{variant}/quality.json").read_text())["fact_recall"]
+              for variant in STUDY}
+    assert all(0.7 <= recall[variant] < 0.98 for variant in ("standard", "flash", "flash_alibi"))
+    assert recall["flash_sparse"] <= recall["flash"] - 0.2
 
 
 def test_the_lock_pins_every_version_and_leaves_cuda_to_torch():
