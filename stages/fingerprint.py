@@ -1,11 +1,10 @@
 """Check params.yaml whole, and write down the machine and the input's identity; imports no torch."""
 
 from pathlib import Path
-from typing import Any
 
-from headtohead.data.inputs import identity
+from headtohead.data.inputs import identity, locate, pretrained_files
 from headtohead.data.records import write_json
-from headtohead.params import Params, read_params
+from headtohead.params import read_params
 from headtohead.profiling.machine import describe
 from headtohead.stage import run
 
@@ -13,13 +12,11 @@ from headtohead.stage import run
 def main() -> None:
     params = read_params()
     write_json(Path("metrics/machine.json"), describe())
-    write_json(Path("data/source.json"), source_identity(params))
-
-
-def source_identity(params: Params) -> dict[str, Any]:
-    """What `fetch-subset` reads besides the parameters: the files' contents."""
-    data = params.chosen.data
-    return {"source": data.source, "files": identity(data.path) if data.source == "files" and data.path else {}}
+    data, pretrained = params.chosen.data, params.chosen.model.pretrained
+    articles = locate(data.path) if data.source == "files" and data.path else {}
+    write_json(Path("data/source.json"), {"source": data.source, "files": identity(articles)})
+    model = pretrained_files(pretrained) if pretrained else {}
+    write_json(Path("data/pretrained.json"), {"pretrained": pretrained, "files": identity(model)})
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from headtohead.data.inputs import pretrained_source
 from headtohead.data.records import read_jsonl
 from headtohead.data.tokenizer import pretrained_tokenizer, train_tokenizer
 from headtohead.data.tokens import TOKENS, tokenize_splits
@@ -15,7 +16,7 @@ SUBSET = Path("data/subset")
 def main() -> None:
     preset = read_params().chosen
     if preset.model.pretrained is not None:
-        tokenizer = pretrained_tokenizer(preset.tokenizer, preset.model.pretrained)
+        tokenizer = pretrained_tokenizer(preset.tokenizer, pretrained_source(preset.model.pretrained))
     else:
         texts = (row[side] for row in read_jsonl(SUBSET / "train.jsonl") for side in ("article", "summary"))
         tokenizer = train_tokenizer(preset.tokenizer, texts)

@@ -17,7 +17,8 @@ def main(variant: str) -> None:
     preset, spec = params.chosen, params.variants[variant]
     tokenizer, max_length = load_tokenizer(), preset.tokenizer.max_length
     layout = Layout(separator_ids(tokenizer), tokenizer.eos_token_id, max_length)
-    checkpoints = checkpoint_folder(variant, spec, preset.model, preset.train, max_length, params.seed, digest())
+    start = Path("data/pretrained.json").read_text()
+    checkpoints = checkpoint_folder(variant, spec, preset.model, preset.train, max_length, params.seed, start, digest())
 
     model = build(spec, preset.model, tokenizer, max_length, params.seed)
     curves = train(model, make_examples(load_split("train"), layout), make_examples(load_split("validation"), layout),

@@ -1,6 +1,7 @@
 """From files to prompts and labels: what people bring, and the edges of what fits."""
 
 import json
+from pathlib import Path
 
 import datasets
 import pandas as pd
@@ -9,7 +10,7 @@ from conftest import MAX_LENGTH
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headtohead.data.inputs import identity, locate, resolve
+from headtohead.data.inputs import identity, locate, pretrained_files, pretrained_source, resolve
 from headtohead.data.prompts import IGNORED, Layout, collate, pad_left
 from headtohead.data.records import DataError, near_duplicate_key, read_jsonl, write_jsonl
 from headtohead.data.sources import read_splits
@@ -135,10 +136,22 @@ def test_without_a_network_the_hub_says_what_to_use_instead():
 
 def test_an_edited_file_has_another_identity(tmp_path):
     path = save(ARTICLES, tmp_path / "news.csv")
-    before = identity(str(path))
-    assert identity(str(path)) == before
+    before = identity(locate(str(path)))
+    assert identity(locate(str(path))) == before
     path.write_text(path.read_text().replace("Report 3", "Report 4"))
-    assert identity(str(path)) != before
+    assert identity(locate(str(path))) != before
+
+
+def test_a_pretrained_folder_is_found_from_a_queued_experiment_and_a_hub_name_stays(tmp_path, monkeypatch):
+    (tmp_path / "gpt2").mkdir()
+    (tmp_path / "gpt2/config.json").write_text("{}")
+    queued = tmp_path / "workspace/.dvc/tmp/exps/tmpabc"
+    queued.mkdir(parents=True)
+    monkeypatch.chdir(queued)
+    assert Path(pretrained_source("../gpt2")).samefile(tmp_path / "gpt2")
+    assert list(pretrained_files("../gpt2")) == ["config.json"]
+    assert pretrained_source("openai-community/gpt2") == "openai-community/gpt2"
+    assert pretrained_files("openai-community/gpt2") == {}
 
 
 def test_a_queued_experiment_finds_the_workspaces_files(tmp_path):

@@ -177,6 +177,24 @@ def test_a_queued_sweep_runs_its_own_copys_code_and_finds_the_workspaces_files(c
     clone.reset()
 
 
+def test_a_pretrained_model_in_a_folder_is_fine_tuned_and_noticed_when_it_changes(clone):
+    folder = clone.path.parent / "pretrained"
+    shutil.copytree(clone.path / "models/standard", folder)  # as good a GPT-2 as any
+    smoke = clone.path.joinpath("params.yaml").read_text().split("  smoke:")[1].split("    train:")[0]
+    clone.edit(smoke, smoke.replace("vocab_size: 512", "vocab_size: null")
+               .replace("pretrained: null", "pretrained: ../pretrained"))
+    assert executed(clone.run("dvc", "repro", "train@flash"))[-1] == "train@flash"
+    tuned, tokenizer = headtohead.load(clone.path / "models/flash")
+    start, _ = headtohead.load(folder)
+    assert tokenizer.init_kwargs["separator"] == "<|summary|>"
+    moved = (tuned.transformer.wte.weight - start.transformer.wte.weight).abs().max()
+    assert 0 < moved < 0.2  # twelve steps from there, not fresh weights
+    assert executed(clone.run("dvc", "repro", "train@flash")) == ["fingerprint"]
+    (folder / "generation_config.json").write_text("{}")
+    assert executed(clone.run("dvc", "repro", "train@flash"))[-1] == "train@flash"
+    clone.reset()
+
+
 def test_an_edited_input_file_is_noticed(clone):
     source = clone.path.parent / "news.jsonl"
     smoke = clone.path.joinpath("params.yaml").read_text().split("  smoke:")[1].split("    tokenizer:")[0]

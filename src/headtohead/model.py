@@ -18,6 +18,7 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from headtohead.attention.dispatch import Backend, choose
 from headtohead.attention.spec import AttentionSpec
+from headtohead.data.inputs import pretrained_source
 from headtohead.data.prompts import IGNORED
 from headtohead.params import Model
 
@@ -167,7 +168,8 @@ def build(spec: AttentionSpec, settings: Model, tokenizer: PreTrainedTokenizerBa
         ModelError: see `from_pretrained`.
     """
     if settings.pretrained is not None:
-        return from_pretrained(spec, settings.pretrained, dropout=settings.dropout, max_length=max_length)
+        source = pretrained_source(settings.pretrained)
+        return from_pretrained(spec, source, dropout=settings.dropout, max_length=max_length)
     return from_scratch(spec, settings, vocab_size=len(tokenizer), max_length=max_length,
                         end_of_text=tokenizer.eos_token_id, seed=seed)
 

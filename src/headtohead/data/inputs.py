@@ -1,4 +1,4 @@
-"""Which files a `files` source means, and what identifies them; reads no table, so that `fingerprint` stays quick."""
+"""Which files a run reads, and what identifies them; opens no table, so that `fingerprint` stays quick."""
 
 import hashlib
 from pathlib import Path
@@ -42,10 +42,21 @@ def _split_file(folder: Path, split: str) -> Path:
     return files[0]
 
 
-def identity(path: str) -> dict[str, dict[str, str | int]]:
-    """Size and SHA-256 of each file behind a path, by split: the same wherever the files lie."""
-    return {split: {"name": file.name, "bytes": file.stat().st_size, "sha256": _sha256(file)}
-            for split, file in locate(path).items()}
+def pretrained_source(pretrained: str) -> str:
+    """Where to load a pretrained model from: its folder, if it names one in the workspace, else the hub's name."""
+    folder = resolve(pretrained)
+    return str(folder) if folder.is_dir() else pretrained
+
+
+def pretrained_files(pretrained: str) -> dict[str, Path]:
+    """The files of a pretrained model's local folder by name; none of a model on the hub."""
+    return {file.name: file for file in sorted(Path(pretrained_source(pretrained)).glob("*")) if file.is_file()}
+
+
+def identity(files: dict[str, Path]) -> dict[str, dict[str, str | int]]:
+    """Name, size and SHA-256 of each file: the same wherever the files lie."""
+    return {key: {"name": file.name, "bytes": file.stat().st_size, "sha256": _sha256(file)}
+            for key, file in files.items()}
 
 
 def _sha256(file: Path) -> str:
