@@ -21,7 +21,7 @@ def main() -> None:
         texts = (row[side] for row in read_jsonl(SUBSET / "train.jsonl") for side in ("article", "summary"))
         tokenizer = train_tokenizer(preset.tokenizer, texts)
     shutil.rmtree(TOKENS, ignore_errors=True)
-    tokenize_splits(tokenizer, SUBSET)
+    tokenize_splits(tokenizer, SUBSET, preset.tokenizer.max_length)
 
 
 if __name__ == "__main__":

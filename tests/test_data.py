@@ -236,7 +236,7 @@ def test_fact_distances_count_tokens(tmp_path, tokenizer):
     facts = [{"kind": "person", "value": "Ann Lee", "start": article.index("Ann")},
              {"kind": "day", "value": "Monday", "start": article.index("Monday")}]
     write_jsonl(tmp_path / "subset/test.jsonl", [{"id": "1", "article": article, "summary": summary, "facts": facts}])
-    tokenize_splits(tokenizer, tmp_path / "subset", tmp_path / "tokens")
+    tokenize_splits(tokenizer, tmp_path / "subset", MAX_LENGTH, tmp_path / "tokens")
     row = json.loads((tmp_path / "tokens/facts.jsonl").read_text())
     assert (row["set"], row["id"]) == ("test", "1")
 
@@ -249,6 +249,15 @@ def test_fact_distances_count_tokens(tmp_path, tokenizer):
         mention = count(summary[:summary.index(fact["value"])].rstrip()) if summary.index(fact["value"]) else 0
         assert told["distance"] == count(article) - start + 1 + mention
         assert (told["kind"], told["value"]) == (fact["kind"], fact["value"])
+
+
+def test_summaries_that_cannot_fit_are_told_before_any_training(tmp_path, tokenizer):
+    rows = [{"id": "1", "article": "x", "summary": "Short."}, {"id": "2", "article": "x", "summary": "a b " * 40}]
+    write_jsonl(tmp_path / "subset/train.jsonl", rows)
+    needs = len(encode(tokenizer, [rows[1]["summary"]])["input_ids"][0]) + 2
+    with pytest.raises(DataError, match=rf"1 of 2 summaries do not fit .* of article 2, needs at least {needs},"):
+        tokenize_splits(tokenizer, tmp_path / "subset", MAX_LENGTH, tmp_path / "tokens")
+    tokenize_splits(tokenizer, tmp_path / "subset", needs, tmp_path / "tokens")
 
 
 def test_vocabulary_has_at_most_the_size_asked_for():

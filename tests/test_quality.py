@@ -172,6 +172,8 @@ def test_intervals_hold_their_number_and_repeat():
 
 
 @pytest.mark.parametrize(("article", "sentences"), [
+    ("one went. two stayed, mr. x said. \"three?\" four left.",
+     ["one went.", "two stayed, mr. x said.", '"three?"']),  # CNN/DailyMail is often lower-cased
     ('Mr. Hall met Dr. J. R. Wu in the U.S. Senate. "It went well!" he said. They left. More.',
      ["Mr. Hall met Dr. J. R. Wu in the U.S. Senate.", '"It went well!" he said.', "They left."]),
     ("It cost 3.5 million.\nOn Jan. 5 it\nfell.\n\nHEADLINE\n\nEnd.",

@@ -16,16 +16,20 @@ TOKENS = Path("data/tokens")
 CHUNK = 1000  # articles tokenised at a time
 
 
-def tokenize_splits(tokenizer: PreTrainedTokenizerBase, subset: Path, out: Path = TOKENS) -> None:
+def tokenize_splits(tokenizer: PreTrainedTokenizerBase, subset: Path, max_length: int, out: Path = TOKENS) -> None:
     """Tokenise every split of the folder `subset` into `out`, beside the tokenizer itself.
 
     Writes `out`/SPLIT (columns id, article and summary as token ids, nothing cut, and reference, the summary's
     text), `out`/tokenizer, and `out`/facts.jsonl
     ({"set", "id", "facts": [{"kind", "value", "distance"}]}) for the test sets whose facts are known.
+
+    Raises:
+        DataError: summaries that `max_length` has no room for, even with an empty article; says what would have.
     """
     facts: list[Record] = []
     for file in sorted(subset.glob("*.jsonl")):
         rows = [row for chunk in _chunks(read_jsonl(file)) for row in _encode(tokenizer, chunk, file.stem, facts)]
+        _check_room(rows, max_length - len(separator_ids(tokenizer)) - 1, max_length, file)
         datasets.Dataset.from_list(rows).save_to_disk(out / file.stem)
     write_jsonl(out / "facts.jsonl", facts)
     tokenizer.save_pretrained(out / "tokenizer")
@@ -59,6 +63,15 @@ def _chunks(rows: Iterable[Record]) -> Iterator[list[Record]]:
     remaining = iter(rows)
     while chunk := list(islice(remaining, CHUNK)):
         yield chunk
+
+
+def _check_room(rows: list[Record], room: int, max_length: int, file: Path) -> None:
+    """Summaries are never cut: find out before any training that some do not fit."""
+    if too_long := [row for row in rows if len(row["summary"]) > room]:
+        longest = max(too_long, key=lambda row: len(row["summary"]))
+        raise DataError(f"{file}: {len(too_long)} of {len(rows)} summaries do not fit in tokenizer.max_length "
+                        f"{max_length}; the longest, of article {longest['id']}, needs at least "
+                        f"{max_length - room + len(longest['summary'])}, and more to leave room for the article")
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, rows: list[Record], split: str, facts: list[Record]) -> list[Record]:
