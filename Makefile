@@ -11,7 +11,7 @@ repro: setup
 	h2h show
 
 test: setup
-	python -m pytest -n 2 --dist loadgroup -m "not gpu"
+	python -m pytest -n 2 --dist loadfile -m "not gpu"
 
 test-gpu: setup
 	python -m pytest -m gpu

@@ -14,7 +14,6 @@ from closure import ROOT
 import headtohead
 from headtohead.params import STUDY
 
-pytestmark = pytest.mark.xdist_group("pipeline")  # these share one clone, in this order
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1",
                             "OMP_NUM_THREADS": "1"}
 
@@ -159,11 +158,17 @@ def test_a_wrong_parameter_stops_in_the_fingerprint_and_says_what_there_is(clone
     clone.reset()
 
 
+@pytest.fixture
+def news(clone):
+    """Articles of one's own, beside the repository."""
+    file = clone.path.parent / "news.jsonl"
+    file.write_text("".join(json.dumps({"article": row["article"], "highlights": row["summary"]}) + "\n"
+                            for row in read(clone.path / "data/subset/train.jsonl")))
+    return file
+
+
+@pytest.mark.usefixtures("news")
 def test_a_queued_sweep_runs_its_own_copys_code_and_finds_the_workspaces_files(clone):
-    source = clone.path.parent / "news.jsonl"
-    rows = read(clone.path / "data/subset/train.jsonl")
-    source.write_text("".join(json.dumps({"article": row["article"], "highlights": row["summary"]}) + "\n"
-                              for row in rows))
     changes = ["-S", "presets.smoke.data.source=files", "-S", "presets.smoke.data.path=../news.jsonl",
                "-S", "presets.smoke.data.train=40", "-S", "presets.smoke.data.validation=8",
                "-S", "presets.smoke.data.test=8", "-S", "presets.smoke.train.steps=2"]
@@ -180,7 +185,7 @@ def test_a_queued_sweep_runs_its_own_copys_code_and_finds_the_workspaces_files(c
 def test_a_pretrained_model_in_a_folder_is_fine_tuned_and_noticed_when_it_changes(clone):
     folder = clone.path.parent / "pretrained"
     shutil.copytree(clone.path / "models/standard", folder)  # as good a GPT-2 as any
-    smoke = clone.path.joinpath("params.yaml").read_text().split("  smoke:")[1].split("    train:")[0]
+    smoke = clone.path.joinpath("params.yaml").read_text().split("  smoke:")[1].split("\n    train:\n")[0]
     clone.edit(smoke, smoke.replace("vocab_size: 512", "vocab_size: null")
                .replace("pretrained: null", "pretrained: ../pretrained"))
     assert executed(clone.run("dvc", "repro", "train@flash"))[-1] == "train@flash"
@@ -195,14 +200,13 @@ def test_a_pretrained_model_in_a_folder_is_fine_tuned_and_noticed_when_it_change
     clone.reset()
 
 
-def test_an_edited_input_file_is_noticed(clone):
-    source = clone.path.parent / "news.jsonl"
+def test_an_edited_input_file_is_noticed(clone, news):
     smoke = clone.path.joinpath("params.yaml").read_text().split("  smoke:")[1].split("    tokenizer:")[0]
     edited = smoke.replace("source: newswire", "source: files").replace("path: null", "path: ../news.jsonl")
     clone.edit(smoke, re.sub(r"(validation|test): 16", r"\1: 8", edited.replace("train: 64", "train: 40")))
     clone.run("dvc", "repro", "fetch-subset")
     again = executed(clone.run("dvc", "repro", "fetch-subset"))
-    source.write_text(source.read_text().replace(". ", "! ", 1))
+    news.write_text(news.read_text().replace(". ", "! ", 1))
     changed = executed(clone.run("dvc", "repro", "fetch-subset"))
     assert (again, changed) == (["fingerprint"], ["fingerprint", "fetch-subset"])
     clone.reset()

@@ -436,7 +436,8 @@ def test_machine_id_tells_machines_apart_and_stays_private(monkeypatch, tmp_path
 
 def in_subprocess(code):
     """What `code` prints, in an interpreter of its own that finds this package."""
-    environment = os.environ | {"PYTHONPATH": str(Path(headtohead.__file__).parents[1])}
+    found = [str(Path(headtohead.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(found)}
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True,
                           check=True).stdout
 

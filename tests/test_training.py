@@ -1,7 +1,6 @@
 """Training and generation through the public surface, on tiny models."""
 
 import math
-import shutil
 from itertools import pairwise
 
 import pytest
@@ -132,15 +131,15 @@ def test_what_a_training_depends_on_decides_where_its_checkpoints_are():
 
 def test_accumulated_batches_count_like_one_large_one(tmp_path):
     examples = make_examples(rows(1, 5), LAYOUT) * 8  # alike, so that the order does not matter
-    weights = []
+    losses = []
     for batch_size, accumulation in ((8, 1), (4, 2)):
         model = tiny(VARIANTS["flash"])
         settings = SETTINGS.model_copy(update={"steps": 3, "warmup_steps": 0, "evaluations": 1,
                                                "batch_size": batch_size, "accumulation": accumulation})
-        train(model, examples, examples[:1], settings, filler=0, seed=1, checkpoints=tmp_path / str(batch_size))
-        weights.append(torch.cat([p.flatten() for p in model.parameters()]))
-        shutil.rmtree(tmp_path / str(batch_size))
-    torch.testing.assert_close(*weights, atol=1e-3, rtol=1e-3)
+        path = tmp_path / str(batch_size)
+        curves = train(model, examples, examples[:1], settings, filler=0, seed=1, checkpoints=path)
+        losses += [curves["training_loss"].iloc[-1], curves["validation_loss"].iloc[-1]]
+    assert losses[:2] == pytest.approx(losses[2:], rel=1e-2)
 
 
 def test_a_summary_that_does_not_fit_names_its_row():
