@@ -18,7 +18,7 @@ from headtohead.quality.lead import lead3
 from headtohead.quality.scoring import score
 from headtohead.reporting.page import escape, to_html
 from headtohead.reporting.results import read_results, read_variants
-from headtohead.reporting.verdict import judge, noise_floors
+from headtohead.reporting.verdict import Finding, answer, judge, noise_floors
 
 ROOT = Path(__file__).parents[1]
 ARTICLES = 60
@@ -233,6 +233,13 @@ def test_verdict_claims_nothing_of_equals_or_of_noise(run, params):
     for folder in ("metrics/variants", "data/details"):
         shutil.copytree(run / folder / "standard", run / folder / "flash_sparse", dirs_exist_ok=True)
     assert set(findings(params).values()) == {None}
+
+
+def test_where_nothing_beats_standard_the_answer_says_so():
+    found = [Finding("generation", True, "31 against 40 ms"), Finding("peak memory", None, "+0%")]
+    words = answer({"flash": found}, 200)
+    assert "For memory: no variant beats standard beyond noise." in words
+    assert "For speed: flash (generation 31 against 40 ms), at no loss of quality that shows." in words
 
 
 def test_a_difference_within_the_training_noise_is_not_claimed(run, params):

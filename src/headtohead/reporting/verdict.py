@@ -124,6 +124,8 @@ def answer(judged: dict[str, list[Finding]], articles: int) -> str:
 def _take(judged: dict[str, list[Finding]], measure: str, worse: dict[str, str]) -> str:
     """What to take for `measure`: variants that beat standard there, those that pay for it in quality apart."""
     better = _named(judged, {measure}, better=True)
+    if not better:
+        return "no variant beats standard beyond noise"
     free = {name: why for name, why in better.items() if name not in worse}
     paid = {name: why for name, why in better.items() if name in worse}
     text = (f"{_list(free)}, at no loss of quality that shows" if free else
