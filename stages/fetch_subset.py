@@ -3,24 +3,27 @@
 import shutil
 from pathlib import Path
 
-from headtohead.data.records import write_jsonl
-from headtohead.data.sources import read_splits
+from headtohead.data.records import write_json, write_jsonl
+from headtohead.data.sources import open_splits
 from headtohead.params import read_params
-from headtohead.progress import console
+from headtohead.progress import Bar, console, print_table
 from headtohead.stage import run
 
 SUBSET = Path("data/subset")
+DETAILS = Path("data/details/articles.json")
 
 
 def main() -> None:
     params = read_params()
-    splits, dropped = read_splits(params.chosen.data, params.seed)
     shutil.rmtree(SUBSET, ignore_errors=True)
-    for split, rows in splits.items():
-        write_jsonl(SUBSET / f"{split}.jsonl", rows)
-    console.print(", ".join(f"{len(rows):,} {split}" for split, rows in splits.items()), "articles")
-    for reason, count in dropped.items():
-        console.print(f"dropped {count:,} {reason}")
+    with Bar("reading articles", total=None) as bar:
+        splits, tallies = open_splits(params.chosen.data, params.seed, bar.advance)
+        counts = {split: write_jsonl(SUBSET / f"{split}.jsonl", rows) for split, rows in splits.items()}
+        bar.tell_rate("rows")
+    write_json(DETAILS, {"splits": counts, "inputs": [tally.row() for tally in tallies]})
+    console.print(", ".join(f"{count:,} {split}" for split, count in counts.items()), "articles")
+    if tallies:
+        print_table([tally.row() for tally in tallies])
 
 
 if __name__ == "__main__":

@@ -1,65 +1,16 @@
 """The whole pipeline on the smoke preset, in a temporary clone, as a user drives it: through dvc."""
 
+import csv
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from closure import ROOT
+from clone import Clone, executed
 
 import headtohead
 from headtohead.params import STUDY
-
-ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1",
-                            "OMP_NUM_THREADS": "1"}
-
-
-class Clone:
-    """A repository of its own with the files of this one."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        listed = self.run("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", cwd=ROOT).split("\0")
-        for name in (name for name in listed if name and (ROOT / name).is_file()):
-            if not name.startswith(("metrics/", "plots/", "dvc.lock")):
-                (path / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, path / name)
-        self.run("git", "init", "-q")
-        self.run("git", "config", "user.email", "test@example.org")
-        self.run("git", "config", "user.name", "test")
-        self.edit("preset: laptop", "preset: smoke")
-        self.commit()
-
-    def run(self, *command: str, cwd: Path | None = None, fails: bool = False) -> str:
-        done = subprocess.run(command, cwd=cwd or self.path, env=ENVIRONMENT, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        assert (done.returncode != 0) == fails, done.stdout[-4000:]
-        return done.stdout
-
-    def edit(self, old: str, new: str) -> None:
-        text = (self.path / "params.yaml").read_text()
-        assert old in text
-        (self.path / "params.yaml").write_text(text.replace(old, new, 1))
-
-    def commit(self) -> None:
-        self.run("git", "add", "-A")
-        self.run("git", "commit", "-qm", "state", "--allow-empty")
-
-    def reset(self) -> None:
-        """Back to the commit, in the workspace too."""
-        self.run("git", "checkout", "-q", ".")
-        self.run("dvc", "checkout", "-q")
-
-    def json(self, name: str) -> dict:
-        return json.loads((self.path / name).read_text())
-
-
-def executed(output: str) -> list[str]:
-    return re.findall(r"Running stage '(.*)':", output)
 
 
 def read(path: Path) -> list[dict]:
@@ -160,16 +111,20 @@ def test_a_wrong_parameter_stops_in_the_fingerprint_and_says_what_there_is(clone
 
 @pytest.fixture
 def news(clone):
-    """Articles of one's own, beside the repository."""
-    file = clone.path.parent / "news.jsonl"
-    file.write_text("".join(json.dumps({"article": row["article"], "highlights": row["summary"]}) + "\n"
-                            for row in read(clone.path / "data/subset/train.jsonl")))
+    """Articles of one's own, beside the repository: a table as spreadsheet programs of the West write it."""
+    file = clone.path.parent / "news.csv"
+    rows = [("“Zürich”, 5 €:\n" + row["article"].replace(". ", ".\n\n", 1), row["summary"] + "\nCafé; “quoted”", "", i)
+            for i, row in enumerate(read(clone.path / "data/subset/train.jsonl"))]
+    rows += [rows[3], (rows[4][0].upper() + " Updated.", "Café", "", ""), ("", "Nothing.", "", ""),
+             ("Short.", "Longer than its article.", "", "")]
+    with file.open("w", encoding="cp1252", newline="") as out:
+        csv.writer(out, delimiter=";").writerows([("article", "highlights", "empty", "number"), *rows])
     return file
 
 
 @pytest.mark.usefixtures("news")
 def test_a_queued_sweep_runs_its_own_copys_code_and_finds_the_workspaces_files(clone):
-    changes = ["-S", "presets.smoke.data.source=files", "-S", "presets.smoke.data.path=../news.jsonl",
+    changes = ["-S", "presets.smoke.data.source=files", "-S", "presets.smoke.data.path=../news.csv",
                "-S", "presets.smoke.data.train=40", "-S", "presets.smoke.data.validation=8",
                "-S", "presets.smoke.data.test=8", "-S", "presets.smoke.train.steps=2"]
     clone.run("dvc", "exp", "run", "--queue", *changes, "-S", "attention=standard,flash_sparse")
@@ -202,11 +157,17 @@ def test_a_pretrained_model_in_a_folder_is_fine_tuned_and_noticed_when_it_change
 
 def test_an_edited_input_file_is_noticed(clone, news):
     smoke = clone.path.joinpath("params.yaml").read_text().split("  smoke:")[1].split("    tokenizer:")[0]
-    edited = smoke.replace("source: newswire", "source: files").replace("path: null", "path: ../news.jsonl")
+    edited = smoke.replace("source: newswire", "source: files").replace("path: null", "path: ../news.csv")
     clone.edit(smoke, re.sub(r"(validation|test): 16", r"\1: 8", edited.replace("train: 64", "train: 40")))
     clone.run("dvc", "repro", "fetch-subset")
+    assert clone.json("data/details/articles.json")["inputs"] == [{
+        "input": "news.csv", "read as": "CSV, cp1252, separated by ;", "rows": 68, "without text": 1,
+        "exact duplicates": 1, "near duplicates": 1, "summary longer than article": 1, "used": 56}]
+    article = read(clone.path / "data/subset/test.jsonl")[0]
+    assert article["article"].startswith("“Zürich”, 5 €:\n")
+    assert article["summary"].endswith("\nCafé; “quoted”")
     again = executed(clone.run("dvc", "repro", "fetch-subset"))
-    news.write_text(news.read_text().replace(". ", "! ", 1))
+    news.write_bytes(news.read_bytes().replace(b". ", b"! ", 1))
     changed = executed(clone.run("dvc", "repro", "fetch-subset"))
     assert (again, changed) == (["fingerprint"], ["fingerprint", "fetch-subset"])
     clone.reset()

@@ -1,38 +1,202 @@
-"""Articles from the user's own CSV, JSON Lines and Parquet files."""
+"""Articles from the user's own files: CSV, TSV, JSON, JSON Lines, Parquet. Rows are read one by one, not held."""
 
+import csv
+import difflib
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
-
+from headtohead.data.encodings import detect
 from headtohead.data.records import DataError, Record
 
+DELIMITERS = ",;\t|"
+USUAL = {"article": ("article", "text", "document", "body", "content", "story", "dialogue"),
+         "summary": ("highlights", "summary", "abstract", "target", "headline")}
+SHOWN = 20  # of a file's columns, in messages
+BATCH = 256  # rows of a Parquet file decoded at a time
 
-def read_table(file: Path, article: str, summary: str) -> list[Record]:
-    """All rows of one file; column `id` is kept where there is one, else rows are numbered from 1.
+csv.field_size_limit(sys.maxsize)  # articles may be longer than the module's 128 KB
 
-    Raises:
-        DataError: the file cannot be read, or a column is missing; the message lists those there are.
+
+@dataclass(frozen=True)
+class Table:
+    """One file of articles.
+
+    Args:
+        article, summary: the columns that hold the texts.
     """
+
+    file: Path
+    article: str
+    summary: str
+
+    def rows(self) -> Iterator[Record]:
+        """Every row as {"id", "article", "summary"}, texts stripped; the id is column `id` or the row's number from 1.
+
+        Raises:
+            DataError: the file cannot be read, a column is missing, or a row is unreadable; says which and why.
+        """
+        read = {".csv": self._csv, ".tsv": self._csv, ".jsonl": self._json_lines, ".json": self._json,
+                ".parquet": self._parquet}[self._suffix]
+        try:
+            for number, row in enumerate(read(), 1):
+                yield {"id": self._id(row, number), "article": self._text(row, self.article, number),
+                       "summary": self._text(row, self.summary, number)}
+        except OSError as error:
+            raise DataError(f"{self.file} cannot be read: {error.strerror or error}") from error
+
+    @cached_property
+    def read_as(self) -> str:
+        """How the file is understood, in words: "CSV, cp1252, separated by ;"."""
+        if self._suffix == ".parquet":
+            return "Parquet"
+        separated = f", separated by {self._delimiter}" if self._suffix == ".csv" else ""
+        name = "JSON Lines" if self._suffix == ".jsonl" else self._suffix[1:].upper()
+        return f"{name}, {self._encoding}{separated}".replace("\t", "tab")
+
+    @property
+    def _suffix(self) -> str:
+        return self.file.suffix.lower()
+
+    @cached_property
+    def _encoding(self) -> str:
+        return detect(self.file)
+
+    @cached_property
+    def _delimiter(self) -> str:
+        """The one under which the first line names both columns; where none does, a comma."""
+        if self._suffix == ".tsv":
+            return "\t"
+        with self.file.open(encoding=self._encoding, newline="") as lines:
+            header = lines.readline()
+        wanted = {self.article, self.summary}
+        return next((d for d in DELIMITERS if wanted <= set(_stripped(next(csv.reader([header], delimiter=d), [])))),
+                    ",")
+
+    def _csv(self) -> Iterator[dict[str, Any]]:
+        with self.file.open(encoding=self._encoding, newline="") as lines:
+            reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
+            header, number = _stripped(self._next_row(reader, 0) or []), 0
+            self._check_columns(header)
+            while (cells := self._next_row(reader, number + 1)) is not None:
+                if cells:  # an empty line is no row
+                    number += 1
+                    yield self._matched(header, cells, number, reader.line_num)
+
+    def _next_row(self, reader: Any, number: int) -> list[str] | None:
+        try:
+            return next(reader, None)
+        except csv.Error as error:
+            cut_off = " (the file is cut off, or a quote is never closed)" if "end of data" in str(error) else ""
+            raise DataError(f"{self.file}, row {number} (line {reader.line_num}): {error}{cut_off}; quotes inside a "
+                            "quoted cell must be doubled") from error
+
+    def _matched(self, header: list[str], cells: list[str], number: int, line: int) -> dict[str, Any]:
+        if len(cells) < len(header) or any(cells[len(header):]):
+            raise DataError(f"{self.file}, row {number} (ends on line {line}): has {len(cells)} cells, and the header "
+                            f"has {len(header)}; the file is cut off there, or a cell with a separator or line break "
+                            "lacks its quotes")
+        return dict(zip(header, cells, strict=False))
+
+    def _json_lines(self) -> Iterator[dict[str, Any]]:
+        with self.file.open(encoding=self._encoding) as lines:
+            yield from self._objects((self._parsed(line, f"line {number}"), f"line {number}")
+                                     for number, line in enumerate(lines, 1) if line.strip())
+
+    def _json(self) -> Iterator[dict[str, Any]]:
+        """A list of objects, one such list within an object, or JSON Lines by another name."""
+        text = self.file.read_text(encoding=self._encoding)
+        first, _, rest = text.partition("\n")
+        if rest.strip() and _is_object(first):
+            yield from self._json_lines()
+            return
+        value = self._parsed(text, "its text")
+        lists = [v for v in value.values() if isinstance(v, list)] if isinstance(value, dict) else [value]
+        if len(lists) != 1 or not isinstance(lists[0], list):
+            raise DataError(f"{self.file}: a JSON file must hold one list of objects such as "
+                            f'[{{"{self.article}": "...", "{self.summary}": "..."}}]')
+        yield from self._objects((row, f"row {number}") for number, row in enumerate(lists[0], 1))
+
+    def _parsed(self, text: str, where: str) -> Any:
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{self.file}, {where}: is not JSON, or cut off: {error.msg}, at character "
+                            f"{error.pos + 1}") from error
+        except RecursionError as error:
+            raise DataError(f"{self.file}, {where}: is not JSON of articles: lists within lists without end") from error
+
+    def _objects(self, values: Iterable[tuple[Any, str]]) -> Iterator[dict[str, Any]]:
+        """The values that must be objects, of which the first has both columns."""
+        for position, (value, where) in enumerate(values):
+            if not isinstance(value, dict):
+                raise DataError(f"{self.file}, {where}: is not an object with columns, but {str(value)[:60]!r}")
+            if not position:
+                self._check_columns(value)
+            yield value
+
+    def _parquet(self) -> Iterator[dict[str, Any]]:
+        import pyarrow
+        from pyarrow import parquet
+        try:
+            with parquet.ParquetFile(self.file) as file:
+                self._check_columns(file.schema_arrow.names)
+                columns = [name for name in ("id", self.article, self.summary) if name in file.schema_arrow.names]
+                for batch in file.iter_batches(BATCH, columns=columns):
+                    yield from batch.to_pylist()
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{self.file} cannot be read as Parquet (damaged, cut off, or another format): "
+                            f"{error}") from error
+
+    def _check_columns(self, columns: Iterable[str]) -> None:
+        names = list(columns)
+        for key, column in (("article", self.article), ("summary", self.summary)):
+            if names.count(column) > 1:
+                raise DataError(f"{self.file} has {names.count(column)} columns named {column!r} (data.{key})")
+            if column not in names:
+                shown = ", ".join(name[:40] for name in names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+                likely = _likely(key, names)
+                raise DataError(f"{self.file} has no column {column!r} (data.{key}); its columns are {shown}"
+                                + (f". Is it {likely!r}? Set data.{key}: {likely}" if likely else ""))
+
+    def _text(self, row: dict[str, Any], column: str, number: int) -> str:
+        cell = row.get(column)
+        if cell is None:
+            return ""
+        if not isinstance(cell, str):
+            raise DataError(f"{self.file}, row {number}: column {column!r} holds {type(cell).__name__} "
+                            f"{str(cell)[:40]!r}, and must hold text")
+        try:
+            cell.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"{self.file}, row {number}: column {column!r} holds half of a character "
+                            f"({error.object[error.start]!r})") from error
+        return cell.strip()
+
+    @staticmethod
+    def _id(row: dict[str, Any], number: int) -> str:
+        key = row.get("id")
+        return str(number) if key is None or key == "" else str(key)
+
+
+def _stripped(header: list[str]) -> list[str]:
+    return [name.strip() for name in header]
+
+
+def _is_object(line: str) -> bool:
     try:
-        table = _read(file)
-    except (ValueError, OSError, pd.errors.ParserError) as error:
-        raise DataError(f"{file} cannot be read as {file.suffix[1:]}: {error}") from error
-    for key, column in (("article", article), ("summary", summary)):
-        if column not in table.columns:
-            raise DataError(f"{file} has no column {column!r} (data.{key}); "
-                            f"its columns are {', '.join(map(str, table.columns))}")
-    ids = table["id"] if "id" in table.columns else pd.RangeIndex(1, len(table) + 1)
-    rows = zip(ids, table[article], table[summary], strict=True)
-    return [{"id": str(key), "article": _text(a), "summary": _text(s)} for key, a, s in rows]
+        return isinstance(json.loads(line), dict)
+    except (json.JSONDecodeError, RecursionError):
+        return False
 
 
-def _read(file: Path) -> pd.DataFrame:
-    if file.suffix == ".csv":
-        return pd.read_csv(file, dtype=str, keep_default_na=False)
-    if file.suffix == ".jsonl":
-        return pd.read_json(file, lines=True, dtype=False)
-    return pd.read_parquet(file)
-
-
-def _text(cell: object) -> str:
-    return cell.strip() if isinstance(cell, str) else ""  # what is no text counts as empty
+def _likely(key: str, columns: list[str]) -> str | None:
+    """The column that may have been meant: by its usual names, then by spelling."""
+    by_name = {column.casefold().strip(): column for column in columns}
+    usual = next((by_name[name] for name in USUAL[key] if name in by_name), None)
+    near = difflib.get_close_matches(key, by_name, n=1)
+    return usual or (by_name[near[0]] if near else None)

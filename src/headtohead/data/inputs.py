@@ -5,8 +5,12 @@ from pathlib import Path
 
 from headtohead.data.records import DataError
 
-SUFFIXES = (".csv", ".jsonl", ".parquet")
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+
+PRETRAINED = ("config.json", "generation_config.json", "model*.safetensors*", "tokenizer*", "vocab*", "merges.txt",
+              "special_tokens_map.json")  # no pickles
+OWN = ("data", "models", "metrics", "plots", "report", "logs", ".checkpoints", ".dvc", ".git")
 
 
 def resolve(path: str, here: Path | None = None) -> Path:
@@ -22,20 +26,36 @@ def locate(path: str) -> dict[str, Path]:
     """The files behind a path: {"all": file}, or {"train", "validation", "test"} of a folder.
 
     Raises:
-        DataError: nothing is there, a format is unknown, or a folder lacks a split or has it twice.
+        DataError: nothing is there, it may not be read from, a format is unknown, or a folder lacks a split or has
+            it twice.
     """
+    if "://" in path:
+        raise DataError(f"data.path {path}: is an address; download the file and give its path, or use "
+                        "data.source: hub")
     found = resolve(path)
+    _check_allowed(path, found)
     if found.is_file():
-        if found.suffix not in SUFFIXES:
+        if found.suffix.lower() not in SUFFIXES:
             raise DataError(f"{path}: format {found.suffix or '(none)'} is unknown; there are {', '.join(SUFFIXES)}")
         return {"all": found}
     if not found.is_dir():
-        raise DataError(f"{path}: no such file or folder (data.path; looked at {found})")
+        what = "is neither a file nor a folder" if found.exists() else "no such file or folder"
+        raise DataError(f"{path}: {what} (data.path; looked at {found})")
     return {split: _split_file(found, split) for split in SPLITS}
 
 
+def _check_allowed(path: str, found: Path) -> None:
+    """Anything may be read but what the pipeline itself writes: a run would feed on its own output."""
+    inside = found.resolve()
+    for folder in (resolve(name).resolve() for name in OWN):
+        if inside == folder or folder in inside.parents:
+            raise DataError(f"data.path {path}: lies in {folder.name}/, which the pipeline itself writes; "
+                            "put the articles elsewhere")
+
+
 def _split_file(folder: Path, split: str) -> Path:
-    files = [file for name in SPLITS[split] for suffix in SUFFIXES if (file := folder / (name + suffix)).is_file()]
+    names = {name + suffix for name in SPLITS[split] for suffix in SUFFIXES}
+    files = sorted(file for file in folder.iterdir() if file.name.lower() in names and file.is_file())
     if len(files) != 1:
         what = "both " + " and ".join(f.name for f in files) if files else f"no {split} file ({', '.join(SUFFIXES)})"
         raise DataError(f"{folder} has {what}; a folder needs exactly one each of train, validation and test")
@@ -43,14 +63,26 @@ def _split_file(folder: Path, split: str) -> Path:
 
 
 def pretrained_source(pretrained: str) -> str:
-    """Where to load a pretrained model from: its folder, if it names one in the workspace, else the hub's name."""
+    """The folder of a pretrained model: one in the workspace, else the hub's NAME or NAME@REVISION, downloaded once.
+
+    Raises:
+        DataError: no such folder, and the hub does not have it or does not answer.
+    """
     folder = resolve(pretrained)
-    return str(folder) if folder.is_dir() else pretrained
+    if folder.is_dir():
+        return str(folder)
+    from huggingface_hub import snapshot_download
+    name, _, revision = pretrained.partition("@")
+    try:
+        return snapshot_download(name, revision=revision or None, allow_patterns=list(PRETRAINED), etag_timeout=5)
+    except (OSError, ValueError) as error:
+        raise DataError(f"model.pretrained {pretrained}: no such folder (looked at {folder}), and the hub does not "
+                        f"give it: {str(error).splitlines()[0]}") from error
 
 
 def pretrained_files(pretrained: str) -> dict[str, Path]:
     """The files of a pretrained model's local folder by name; none of a model on the hub."""
-    return {file.name: file for file in sorted(Path(pretrained_source(pretrained)).glob("*")) if file.is_file()}
+    return {file.name: file for file in sorted(resolve(pretrained).glob("*")) if file.is_file()}
 
 
 def identity(files: dict[str, Path]) -> dict[str, dict[str, str | int]]:

@@ -2,10 +2,15 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 IGNORED = -100  # a label that never counts
+Tokens = list[int] | NDArray[np.int32]
+Example = tuple[Tokens, int]  # a training sequence and how many of its tokens are prompt
 
 
 @dataclass(frozen=True)
@@ -46,10 +51,9 @@ class Layout:
         return prompt + summary + [self.end], len(prompt)
 
 
-def pad_right(sequences: list[list[int]], filler: int) -> Tensor:
+def pad_right(sequences: list[Tokens], filler: int) -> Tensor:
     """Token ids [batch, longest], for training: causality hides the padding from every real token."""
-    longest = max(map(len, sequences))
-    return torch.tensor([s + [filler] * (longest - len(s)) for s in sequences])
+    return pad_sequence([torch.as_tensor(s) for s in sequences], batch_first=True, padding_value=filler).long()
 
 
 def pad_left(sequences: list[list[int]], filler: int) -> tuple[Tensor, Tensor]:
@@ -60,7 +64,7 @@ def pad_left(sequences: list[list[int]], filler: int) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-def collate(examples: list[tuple[list[int], int]], filler: int, article_weight: float) -> dict[str, Tensor]:
+def collate(examples: list[Example], filler: int, article_weight: float) -> dict[str, Tensor]:
     """A training batch from (sequence, prompt length) pairs.
 
     Returns:

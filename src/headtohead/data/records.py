@@ -1,7 +1,6 @@
 """One article with its reference summary, and the JSON Lines files that hold them."""
 
 import json
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,18 +30,27 @@ def read_jsonl(path: Path) -> Iterator[Record]:
                 raise DataError(f"{path}, line {number}: is not JSON: {error}") from error
 
 
-def write_jsonl(path: Path, rows: Iterable[Record]) -> None:
-    """Write objects as JSON Lines, making the folder; for none at all a blank line, as DVC warns of empty files."""
+def count_rows(path: Path) -> int:
+    """How many lines a JSON Lines file has."""
+    with path.open("rb") as lines:
+        return sum(1 for _ in lines)
+
+
+def write_jsonl(path: Path, rows: Iterable[Record]) -> int:
+    """Write objects as JSON Lines, making the folder; for none at all a blank line, as DVC warns of empty files.
+
+    Returns:
+        How many there were.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    count = 0
     with path.open("w", encoding="utf-8") as out:
-        out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        if not out.tell():
+        for row in rows:
+            out.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+        if not count:
             out.write("\n")
-
-
-def near_duplicate_key(article: str) -> str:
-    """What near duplicates share: the first 150 characters, without case, punctuation and white space."""
-    return re.sub(r"[\W_]+", "", article[:300].casefold())[:150]
+    return count
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,94 +1,97 @@
 """The articles of a run: train, validation and test from the chosen source, no article in two of them."""
 
 import random
-from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import islice
 
-from headtohead.data.inputs import SPLITS, locate
-from headtohead.data.records import DataError, Record, near_duplicate_key
+from headtohead.data.cleaning import Cleaner, Tally
+from headtohead.data.files import Table
+from headtohead.data.inputs import locate
+from headtohead.data.records import DataError, Record
 from headtohead.params import Data
 
-Splits = dict[str, list[Record]]
+Splits = dict[str, Iterator[Record]]
+ORDER = ("test", "validation", "train")  # an article that is in two of them stays in the first
 
 
-def read_splits(data: Data, seed: int) -> tuple[Splits, Counter[str]]:
-    """The splits that `data` asks for, and from newswire further test sets beside them.
+def open_splits(data: Data, seed: int, on_row: Callable[[], object] = lambda: None) -> tuple[Splits, list[Tally]]:
+    """The splits that `data` asks for, and from newswire further test sets beside them; each is read only once.
+
+    Args:
+        on_row: called for every row of the input.
 
     Returns:
-        Splits by name ("train", "validation", "test", "test-2x", ...), and how many rows were dropped, by reason.
+        Splits by name ("test", "validation", "train", "test-2x", ...), to be read in this order, and what became
+        of the input's rows, complete when they have been.
 
     Raises:
-        DataError: the input cannot be read, or holds too few articles.
+        DataError: the input cannot be read, or holds too few articles; from the hub only when a split is read.
     """
     if data.source == "newswire":
-        return _newswire(data, seed), Counter()
-    pools = _hub(data, seed) if data.source == "hub" else _files(data)
-    dropped: Counter[str] = Counter()
-    return _choose(pools, {split: getattr(data, split) for split in SPLITS}, seed, dropped), dropped
+        return _newswire(data, seed), []
+    return _hub(data, seed, on_row) if data.source == "hub" else _files(data, seed, on_row)
 
 
 def _newswire(data: Data, seed: int) -> Splits:
     from headtohead.data.newswire import newswire
     assert data.newswire is not None  # the parameters' validator saw to it
     settings = data.newswire.model_dump(include={"words", "distractors"})
-    splits = {split: list(newswire(split, getattr(data, split), seed=seed, **settings)) for split in SPLITS}
-    longer = {f"test-{scale}x": list(newswire("test", data.test, seed=seed, scale=scale, **settings))
+    splits = {split: newswire(split, getattr(data, split), seed=seed, **settings) for split in ORDER}
+    longer = {f"test-{scale}x": newswire("test", data.test, seed=seed, scale=scale, **settings)
               for scale in data.newswire.longer}
     return splits | longer
 
 
-def _hub(data: Data, seed: int) -> Splits:
-    from headtohead.data.hub import read_split
-    assert data.hub is not None  # the parameters' validator saw to it
-    spare = 2  # rows that cleaning may drop are read beforehand
-    return {split: read_split(data.hub, split, spare * getattr(data, split), data.article, data.summary, seed)
-            for split in SPLITS}
+def _hub(data: Data, seed: int, on_row: Callable[[], object]) -> tuple[Splits, list[Tally]]:
+    from headtohead.data.hub import check_reachable, stream
+    hub = data.hub
+    assert hub is not None  # the parameters' validator saw to it
+    check_reachable(hub)
+    cleaner, tallies = Cleaner(), {split: Tally(f"{split} of {hub.name}", "the hub") for split in ORDER}
+
+    def read(split: str, tally: Tally) -> Iterator[Record]:
+        rows = _watched(stream(hub, split, data.article, data.summary, seed), on_row)
+        for _, row in islice(cleaner.clean(rows, tally), getattr(data, split)):
+            tally.used += 1
+            yield row
+        _check_enough({split: getattr(data, split)}, tally)
+
+    return {split: read(split, tally) for split, tally in tallies.items()}, list(tallies.values())
 
 
-def _files(data: Data) -> Splits:
-    from headtohead.data.files import read_table
+def _files(data: Data, seed: int, on_row: Callable[[], object]) -> tuple[Splits, list[Tally]]:
+    """Each file is read twice, to find the rows to keep and to take the sample of them, so that none need be held."""
     assert data.path is not None  # the parameters' validator saw to it
-    return {split: read_table(file, data.article, data.summary) for split, file in locate(data.path).items()}
+    files, cleaner = locate(data.path), Cleaner()
+    splits: Splits = {}
+    tallies: list[Tally] = []
+    for name in (name for name in (*ORDER, "all") if name in files):
+        table = Table(files[name], data.article, data.summary)
+        tally = Tally(table.file.name, table.read_as)
+        kept = [position for position, _ in cleaner.clean(_watched(table.rows(), on_row), tally)]
+        wanted = {split: getattr(data, split) for split in (ORDER if name == "all" else (name,))}
+        _check_enough(wanted, tally)
+        tally.used = sum(wanted.values())
+        drawn = iter(random.Random(seed).sample(kept, tally.used))
+        splits |= {split: _rows_at(table, set(islice(drawn, count))) for split, count in wanted.items()}
+        tallies.append(tally)
+    return splits, tallies
 
 
-def _choose(pools: Splits, counts: dict[str, int], seed: int, dropped: Counter[str]) -> Splits:
-    """Sample each split by seed; an article that an earlier split holds, nearly alike, is dropped from later ones."""
-    seen: set[str] = set()
-    kept = {name: _clean(_shuffled(pool, seed), seen, dropped)
-            for name, pool in sorted(pools.items(), key=lambda item: item[0] == "train")}  # test and validation first
-    if "all" in kept:
-        kept = _cut(kept["all"], counts)
-    for split, count in counts.items():
-        if len(kept[split]) < count:
-            raise DataError(f"data.{split} asks for {count} articles, and {len(kept[split])} are left"
-                            + (f" after dropping {_reasons(dropped)}" if dropped else "")
-                            + "; ask for fewer or bring more")
-    return {split: kept[split][:count] for split, count in counts.items()}
+def _check_enough(wanted: dict[str, int], tally: Tally) -> None:
+    if tally.kept < sum(wanted.values()):
+        asked = " and ".join(f"data.{split}" for split in wanted) + (" ask" if len(wanted) > 1 else " asks")
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in tally.dropped.items())
+        raise DataError(f"{tally.name} has {tally.kept:,} articles to use, of {tally.rows:,} rows"
+                        + (f" after dropping {reasons}" if reasons else "")
+                        + f"; {asked} for {sum(wanted.values()):,}. Ask for fewer or bring more")
 
 
-def _cut(rows: list[Record], counts: dict[str, int]) -> Splits:
-    """Cut one file's articles into test, validation and train, in this order: the last takes what is left."""
-    first, second = counts["test"], counts["test"] + counts["validation"]
-    return {"test": rows[:first], "validation": rows[first:second], "train": rows[second:]}
+def _rows_at(table: Table, positions: set[int]) -> Iterator[Record]:
+    return (row for position, row in enumerate(table.rows()) if position in positions)
 
 
-def _shuffled(rows: list[Record], seed: int) -> list[Record]:
-    return random.Random(seed).sample(rows, len(rows))
-
-
-def _clean(rows: list[Record], seen: set[str], dropped: Counter[str]) -> list[Record]:
-    """Rows with text on both sides that resemble none in `seen`, which grows by them."""
-    kept = []
+def _watched(rows: Iterator[Record], on_row: Callable[[], object]) -> Iterator[Record]:
     for row in rows:
-        key = near_duplicate_key(row["article"])
-        if not key or not row["summary"].strip():
-            dropped["without text"] += 1
-        elif key in seen:
-            dropped["duplicates"] += 1
-        else:
-            seen.add(key)
-            kept.append(row)
-    return kept
-
-
-def _reasons(dropped: Counter[str]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in dropped.items())
+        on_row()
+        yield row

@@ -1,37 +1,49 @@
 """Tokenised splits on disk, and how far apart a fact and its mention in the summary are."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import datasets
-from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
+import pyarrow.compute
+from tokenizers import Encoding
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from headtohead.data.records import DataError, Record, read_jsonl, write_jsonl
 from headtohead.data.tokenizer import encode, separator_ids
 
 TOKENS = Path("data/tokens")
-CHUNK = 1000  # articles tokenised at a time
+CHUNK = 500  # articles tokenised at a time
+COLUMNS = datasets.Features({
+    "id": datasets.Value("string"), "article": datasets.List(datasets.Value("int32")),
+    "summary": datasets.List(datasets.Value("int32")), "reference": datasets.Value("string")})
 
 
-def tokenize_splits(tokenizer: PreTrainedTokenizerBase, subset: Path, max_length: int, out: Path = TOKENS) -> None:
+def tokenize_splits(tokenizer: PreTrainedTokenizerBase, subset: Path, max_length: int, out: Path = TOKENS,
+                    on_done: Callable[[int], object] = lambda count: None) -> None:
     """Tokenise every split of the folder `subset` into `out`, beside the tokenizer itself.
 
     Writes `out`/SPLIT (columns id, article and summary as token ids, nothing cut, and reference, the summary's
     text), `out`/tokenizer, and `out`/facts.jsonl
     ({"set", "id", "facts": [{"kind", "value", "distance"}]}) for the test sets whose facts are known.
 
+    Args:
+        on_done: told how many more articles are done, after each chunk.
+
     Raises:
         DataError: summaries that `max_length` has no room for, even with an empty article; says what would have.
     """
-    facts: list[Record] = []
     for file in sorted(subset.glob("*.jsonl")):
-        rows = [row for chunk in _chunks(read_jsonl(file)) for row in _encode(tokenizer, chunk, file.stem, facts)]
-        _check_room(rows, max_length - len(separator_ids(tokenizer)) - 1, max_length, file)
-        datasets.Dataset.from_list(rows).save_to_disk(out / file.stem)
-    write_jsonl(out / "facts.jsonl", facts)
+        _save(_tokenized(tokenizer, _chunks(read_jsonl(file))), out / file.stem, on_done)
+        room = max_length - len(separator_ids(tokenizer)) - 1
+        _check_room(datasets.load_from_disk(out / file.stem), room, max_length, file)
+    write_jsonl(out / "facts.jsonl", (row for file in sorted(subset.glob("test*.jsonl"))
+                                      for row in _facts(tokenizer, file)))
     tokenizer.save_pretrained(out / "tokenizer")
 
 
@@ -56,7 +68,12 @@ def further_sets() -> list[str]:
 def digest() -> str:
     """Identifies the tokenised training and validation data, byte for byte."""
     files = sorted(file for split in ("train", "validation") for file in (TOKENS / split).glob("*.arrow"))
-    return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
+    return hashlib.sha256(b"".join(map(_sha256, files))).hexdigest()
+
+
+def _sha256(file: Path) -> bytes:
+    with file.open("rb") as data:
+        return hashlib.file_digest(data, "sha256").digest()
 
 
 def _chunks(rows: Iterable[Record]) -> Iterator[list[Record]]:
@@ -65,30 +82,62 @@ def _chunks(rows: Iterable[Record]) -> Iterator[list[Record]]:
         yield chunk
 
 
-def _check_room(rows: list[Record], room: int, max_length: int, file: Path) -> None:
+def _tokenized(tokenizer: PreTrainedTokenizerBase, chunks: Iterable[list[Record]]) -> Iterator[pyarrow.RecordBatch]:
+    """One chunk ahead: while its result is written down, the next keeps the cores busy."""
+    with ThreadPoolExecutor(1) as pool:
+        ahead = deque(pool.submit(_encoded, tokenizer, chunk) for chunk in islice(chunks, 1))
+        for chunk in chunks:
+            ahead.append(pool.submit(_encoded, tokenizer, chunk))
+            yield ahead.popleft().result()
+        yield from (waiting.result() for waiting in ahead)
+
+
+def _encoded(tokenizer: PreTrainedTokenizerBase, rows: list[Record]) -> pyarrow.RecordBatch:
+    columns = {"id": [row["id"] for row in rows], "reference": [row["summary"] for row in rows]}
+    columns |= {side: [encoding.ids for encoding in encode(tokenizer, [row[side] for row in rows])]
+                for side in ("article", "summary")}
+    return pyarrow.RecordBatch.from_pydict(columns, schema=COLUMNS.arrow_schema)
+
+
+def _save(batches: Iterable[pyarrow.RecordBatch], folder: Path, on_done: Callable[[int], object]) -> None:
+    """Write a data set to disk as it comes, so that it need not fit in memory."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder.parent, suffix=".tmp") as stream:
+        with pyarrow.ipc.new_stream(stream.name, COLUMNS.arrow_schema) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+                on_done(len(batch))
+        datasets.Dataset.from_file(stream.name).save_to_disk(folder)
+
+
+def _check_room(split: datasets.Dataset, room: int, max_length: int, file: Path) -> None:
     """Summaries are never cut: find out before any training that some do not fit."""
-    if too_long := [row for row in rows if len(row["summary"]) > room]:
-        longest = max(too_long, key=lambda row: len(row["summary"]))
-        raise DataError(f"{file}: {len(too_long)} of {len(rows)} summaries do not fit in tokenizer.max_length "
-                        f"{max_length}; the longest, of article {longest['id']}, needs at least "
-                        f"{max_length - room + len(longest['summary'])}, and more to leave room for the article")
+    lengths = pyarrow.compute.list_value_length(split.data["summary"]).to_numpy()
+    if (lengths > room).any():
+        longest = int(lengths.argmax())
+        raise DataError(f"{file}: {(lengths > room).sum():,} of {len(lengths):,} summaries do not fit in "
+                        f"tokenizer.max_length {max_length}; the longest, of article {split[longest]['id']}, needs "
+                        f"at least {max_length - room + lengths[longest]}, and more to leave room for the article")
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, rows: list[Record], split: str, facts: list[Record]) -> list[Record]:
-    articles = encode(tokenizer, [row["article"] for row in rows])
-    summaries = encode(tokenizer, [row["summary"] for row in rows])
-    if split.startswith("test"):
-        facts += [{"set": split, "id": row["id"], "facts": _distances(row, i, articles, summaries, tokenizer)}
-                  for i, row in enumerate(rows) if "facts" in row]
-    return [{"id": row["id"], "article": article, "summary": summary, "reference": row["summary"]}
-            for row, article, summary in zip(rows, articles["input_ids"], summaries["input_ids"], strict=True)]
+def _facts(tokenizer: PreTrainedTokenizerBase, file: Path) -> Iterator[Record]:
+    """The facts of one test set with their distances; none where no facts are known."""
+    for rows in _chunks(row for row in read_jsonl(file) if "facts" in row):
+        articles, summaries = (encode(tokenizer, [row[side] for row in rows], offsets=True)
+                               for side in ("article", "summary"))
+        for row, article, summary in zip(rows, articles, summaries, strict=True):
+            yield {"set": file.stem, "id": row["id"],
+                   "facts": _distances(row, article, summary, len(separator_ids(tokenizer)))}
 
 
-def _distances(row: Record, i: int, articles: BatchEncoding, summaries: BatchEncoding,
-               tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
+def _distances(row: Record, article: Encoding, summary: Encoding, separator: int) -> list[dict[str, Any]]:
     """Each fact with the tokens between its start in the article and its first mention in the reference summary."""
-    gap = len(articles["input_ids"][i]) + len(separator_ids(tokenizer))
-    shift = 1  # texts are tokenised after a space
     return [{"kind": fact["kind"], "value": fact["value"],
-             "distance": gap + summaries.char_to_token(i, row["summary"].index(fact["value"]) + shift)
-             - articles.char_to_token(i, fact["start"] + shift)} for fact in row["facts"]]
+             "distance": len(article.ids) - _token_at(article, fact["start"]) + separator
+             + _token_at(summary, row["summary"].index(fact["value"]))} for fact in row["facts"]]
+
+
+def _token_at(text: Encoding, character: int) -> int:
+    token = text.char_to_token(character + 1)  # texts are tokenised after a space
+    assert token is not None  # a fact's value begins with a letter or digit
+    return token
