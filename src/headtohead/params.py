@@ -1,26 +1,36 @@
 """params.yaml as types. Unknown keys are forbidden, and a wrong value names its key and what is allowed."""
 
 import difflib
+import re
+import reprlib
+from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import ConstructorError, SafeConstructor
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.reader import ReaderError
 
 from headtohead.attention.spec import AttentionSpec
 
 PATH = Path("params.yaml")
 
-Positive = Annotated[int, Field(strict=True, ge=1, le=1_000_000_000)]
-NonNegative = Annotated[int, Field(strict=True, ge=0, le=1_000_000_000)]
-Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-PositiveFloat = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+Positive = Annotated[int, Field(ge=1, le=10_000_000)]
+NonNegative = Annotated[int, Field(ge=0, le=10_000_000)]
+Batch = Annotated[int, Field(ge=1, le=100_000)]
+Rate = Annotated[float, Field(ge=0, le=1)]
+PositiveFloat = Annotated[float, Field(gt=0, le=10)]
 Precision = Literal["float32", "bfloat16"]
-# A variant's name becomes a file name, a DVC stage name and a key.
+File = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]  # what a file system takes
+# A variant's name becomes a file name, a DVC stage name and a key; a preset's name becomes part of a key.
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 
 RESERVED = ("lead3", "untrained")  # the report's reference rows
+# What byte-level BPE can merge into one token (at most this: a word, a number, a run of punctuation), and end-of-text.
+SPELLABLE = re.compile(r"\w+|[^\w\s]+|'(s|t|re|ve|m|ll|d)|<\|endoftext\|>")
 
 
 class ParamsError(ValueError):
@@ -28,30 +38,32 @@ class ParamsError(ValueError):
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    """A part of params.yaml. What its validators say begins with the key that it is about."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Newswire(Section):
-    words: tuple[Annotated[int, Field(strict=True, ge=50, le=10_000)], Positive]
+    words: Annotated[list[Annotated[int, Field(ge=50, le=100_000)]], Field(min_length=2, max_length=2)]
     distractors: Rate
-    longer: list[Literal[2, 4]]
+    longer: Annotated[list[Literal[2, 4]], Field(max_length=2)]
 
     @model_validator(mode="after")
     def _words_leave_room(self) -> Self:
         if self.words[1] < self.words[0] + 20:
-            raise ValueError(f"words {list(self.words)}: the second must be at least 20 above the first")
+            raise ValueError(f"words: the second must be at least 20 above the first (is {self.words})")
         return self
 
 
 class Hub(Section):
-    name: str
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)?$", max_length=96)]
     config: str | None
     revision: str
 
 
 class Data(Section):
     source: Literal["newswire", "files", "hub"]
-    path: str | None
+    path: File | None
     article: str
     summary: str
     train: Positive
@@ -69,17 +81,24 @@ class Data(Section):
 
 
 class Tokenizer(Section):
-    vocab_size: Annotated[int, Field(strict=True, ge=258, le=1_000_000)] | None
-    separator: Annotated[str, Field(min_length=1)]
-    max_length: Annotated[int, Field(strict=True, ge=8, le=1_000_000)]
+    vocab_size: Annotated[int, Field(ge=258, le=1_000_000)] | None  # 256 bytes, separator and end-of-text
+    separator: Annotated[str, Field(min_length=1, max_length=100)]
+    max_length: Annotated[int, Field(ge=8, le=1_000_000)]
+
+    @model_validator(mode="after")
+    def _no_text_spells_the_separator(self) -> Self:
+        if self.vocab_size is not None and SPELLABLE.fullmatch(self.separator):
+            raise ValueError(f"separator: {self.separator!r} could become a token of the text itself; mix letters and "
+                             "punctuation, as in '<|summary|>', or begin with a space or line break")
+        return self
 
 
 class Model(Section):
-    pretrained: str | None
+    pretrained: File | None
     dropout: Annotated[float, Field(ge=0, lt=1)]
-    layers: Positive | None = None
-    width: Positive | None = None
-    heads: Positive | None = None
+    layers: Annotated[int, Field(ge=1, le=1000)] | None = None
+    width: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    heads: Annotated[int, Field(ge=1, le=1024)] | None = None
     init_std: PositiveFloat | None = None
     position_init_std: PositiveFloat | None = None
 
@@ -88,16 +107,16 @@ class Model(Section):
         missing = [name for name in ("layers", "width", "heads", "init_std", "position_init_std")
                    if getattr(self, name) is None]
         if self.pretrained is None and missing:
-            raise ValueError(f"a model from scratch (pretrained: null) needs {', '.join(missing)}")
+            raise ValueError(f"pretrained: null builds a model from scratch, which needs {', '.join(missing)}")
         if self.width and self.heads and self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+            raise ValueError(f"width: {self.width} is not a multiple of heads {self.heads}")
         return self
 
 
 class Train(Section):
     steps: Positive
-    batch_size: Positive
-    accumulation: Positive
+    batch_size: Batch
+    accumulation: Batch
     learning_rate: PositiveFloat
     warmup_steps: NonNegative
     weight_decay: Annotated[float, Field(ge=0, le=10)]
@@ -109,22 +128,22 @@ class Train(Section):
     def _steps_hold_the_rest(self) -> Self:
         for name in ("warmup_steps", "evaluations"):
             if getattr(self, name) > self.steps:
-                raise ValueError(f"{name} {getattr(self, name)} is more than steps {self.steps}")
+                raise ValueError(f"{name}: {getattr(self, name)} is more than steps {self.steps}")
         return self
 
 
 class Generate(Section):
-    batch_size: Positive
+    batch_size: Batch
     max_new_tokens: Positive
-    beams: Annotated[int, Field(strict=True, ge=1, le=64)]
+    beams: Annotated[int, Field(ge=1, le=64)]
     no_repeat_ngram: NonNegative
     precision: Precision
 
 
 class Profile(Section):
     new_tokens: Positive
-    train_batch_sizes: Annotated[list[Positive], Field(min_length=1)]
-    min_repeats: Annotated[int, Field(strict=True, ge=2, le=100_000)]
+    train_batch_sizes: Annotated[list[Batch], Field(min_length=1, max_length=20)]
+    min_repeats: Annotated[int, Field(ge=2, le=100_000)]
     min_seconds: Annotated[float, Field(ge=0, le=3600)]
     precision: Precision
 
@@ -140,12 +159,14 @@ class Preset(Section):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         if (self.tokenizer.vocab_size is None) != (self.model.pretrained is not None):
-            raise ValueError("tokenizer.vocab_size is null exactly when model.pretrained names a model, "
+            raise ValueError("tokenizer.vocab_size: is null exactly when model.pretrained names a model, "
                              "which brings its own vocabulary")
-        for section, length in (("generate.max_new_tokens", self.generate.max_new_tokens),
-                                ("profile.new_tokens", self.profile.new_tokens)):
-            if length > self.tokenizer.max_length - 2:
-                raise ValueError(f"{section} {length} leaves no room for an article in "
+        # One token of its own, or spelled in a pretrained vocabulary's: in the worst case byte by byte.
+        separator = 1 if self.model.pretrained is None else len(self.tokenizer.separator.encode())
+        for key, length in (("generate.max_new_tokens", self.generate.max_new_tokens),
+                            ("profile.new_tokens", self.profile.new_tokens)):
+            if length + separator >= self.tokenizer.max_length:
+                raise ValueError(f"{key}: {length} leaves no room for an article beside tokenizer.separator in "
                                  f"tokenizer.max_length {self.tokenizer.max_length}")
         return self
 
@@ -153,10 +174,10 @@ class Preset(Section):
 class Params(Section):
     attention: Name
     also: Annotated[list[Name], Field(min_length=4, max_length=4)]
-    preset: str
-    seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)]
+    preset: Name
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     variants: dict[Name, AttentionSpec]
-    presets: dict[str, Preset]
+    presets: dict[Name, Preset]
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
@@ -184,6 +205,11 @@ class Params(Section):
 
 STUDY = ("standard", "flash", "flash_alibi", "flash_sparse")
 
+# How much of what is wrong a message shows: problems, and characters of each and of a value in it.
+SHOWN, LONGEST = 20, 500
+BRIEF = reprlib.Repr()
+BRIEF.maxlevel, BRIEF.maxstring, BRIEF.maxother = 1, 60, 60
+
 
 def read_params(path: Path = PATH) -> Params:
     """Read and check params.yaml.
@@ -192,33 +218,85 @@ def read_params(path: Path = PATH) -> Params:
         ParamsError: not readable, not YAML, or with a wrong or unknown key; one line for each.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return Params.model_validate(_read(path))
+    except ValidationError as error:
+        problems = [_line(f"{path}: {_explain(problem)}") for problem in error.errors()]
+        if len(problems) > SHOWN:
+            problems[SHOWN:] = [f"and {len(problems) - SHOWN} more"]
+        raise ParamsError("\n".join(problems)) from error
+
+
+class _Constructor(SafeConstructor):
+    """Makes of YAML what DVC makes of it; a number or date that cannot be made is an error with a line, too."""
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            value = super().construct_object(node, deep)
+            if isinstance(value, int):
+                str(value)  # Python refuses if it is too long to be shown
+            return value
+        except (ValueError, LookupError) as error:
+            raise ConstructorError(problem=f"{BRIEF.repr(node.value)} cannot be read: {error}",
+                                   problem_mark=node.start_mark) from error
+
+
+def _read(path: Path) -> Any:
+    """What the file holds, read as DVC reads it: in YAML 1.1, which most others read, 5e-3 is no number."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = _Constructor
+    text = _text(path)
+    try:
+        return yaml.load(text)
+    except ReaderError as error:
+        line, what = text.count("\n", 0, error.position), f"character {chr(error.character)!r} is not allowed"
+        raise ParamsError(f"{path}, line {line + 1}: {what}") from error
+    except MarkedYAMLError as error:
+        what = ": ".join(filter(None, (error.context, error.problem)))
+        raise ParamsError(_line(f"{path}, line {error.problem_mark.line + 1}: {what}")) from error
+    except RecursionError as error:
+        raise ParamsError(f"{path}: is nested too deeply") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise ParamsError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path}: is not valid YAML: {error}") from error
-    try:
-        return Params.model_validate(raw)
-    except ValidationError as error:
-        raise ParamsError("\n".join(f"{path}: {_explain(problem)}" for problem in error.errors())) from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ParamsError(f"{path}, line {line}: is not UTF-8: {error.reason}") from error
 
 
 def _explain(problem: ErrorDetails) -> str:
-    """One line for one problem: the key, what is wrong, and for an unknown key the nearest that exists."""
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] != "extra_forbidden":
-        given = "" if isinstance(problem["input"], dict) else f" (is {problem['input']!r})"
-        return f"{key + ': ' if key else ''}{problem['msg'].removeprefix('Value error, ')}{given}"
-    known = _known_keys(problem["loc"][:-1])
-    near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"{key}: unknown key; keys there: {', '.join(known)}{hint}"
+    """What is wrong with which key, and for an unknown key those that exist."""
+    key = ".".join(_short(part) for part in problem["loc"] if part != "[key]")
+    what, given = problem["msg"].split(" or instance of ")[0], problem["input"]
+    if problem["type"] == "value_error":  # from a section's validator
+        return ".".join(filter(None, (key, str(problem["ctx"]["error"]))))
+    if problem["type"] == "extra_forbidden":
+        return f"{key}: unknown key; {_alternatives(problem['loc'])}"
+    if problem["type"] == "missing":
+        return f"{key}: {what}"
+    if problem["type"] == "string_type" and isinstance(given, int | float | date):
+        what += "; put it in quotes"
+    return f"{key}: {what} (is {BRIEF.repr(given)})".removeprefix(": ")
 
 
-def _known_keys(location: tuple[str | int, ...]) -> list[str]:
-    """The keys that the section at `location` may have."""
-    sections: dict[str, type[Section]] = {
-        "presets": Preset, "data": Data, "newswire": Newswire, "hub": Hub, "tokenizer": Tokenizer,
-        "model": Model, "train": Train, "generate": Generate, "profile": Profile}
-    inner = [sections[str(part)] for part in location if part in sections]
-    return list((inner or [Params])[-1].model_fields)
+def _alternatives(location: tuple[str | int, ...]) -> str:
+    """The keys that may stand where the last one of `location` does, and the nearest of them."""
+    *within, key = map(str, location)
+    sections = {section.__name__.lower(): section for section in Section.__subclasses__()}
+    section = sections[within[-1]] if len(within) > 2 else Preset if within else Params
+    near = difflib.get_close_matches(key, section.model_fields, n=1)
+    return f"keys there: {', '.join(section.model_fields)}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _short(key: str | int) -> str:
+    text = str(key)
+    return text if text.isprintable() and 0 < len(text) <= BRIEF.maxstring else BRIEF.repr(key)
+
+
+def _line(text: str) -> str:
+    """A message without control characters, and cut where it is very long."""
+    line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text[:LONGEST])
+    return line + "…" * (len(text) > LONGEST)

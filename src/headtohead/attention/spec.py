@@ -1,9 +1,10 @@
 """One attention variant, validated; imports no torch, so that parameters can be checked at once."""
 
 import inspect
+import reprlib
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
 from headtohead.attention.patterns import PATTERNS
 
@@ -36,14 +37,21 @@ class AttentionSpec(BaseModel):
     @model_validator(mode="after")
     def _numbers_fit_pattern(self) -> Self:
         if self.pattern not in PATTERNS:
-            raise ValueError(f"unknown pattern {self.pattern!r}; there are {', '.join(PATTERNS)}")
+            raise ValueError(f"pattern: unknown pattern {self.pattern!r}; there are {', '.join(PATTERNS)}")
         parameters = inspect.signature(PATTERNS[self.pattern]).parameters.values()
         wanted = {p.name: p.annotation for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
-        if unknown := self.numbers.keys() - wanted.keys():
-            raise ValueError(f"pattern {self.pattern!r} knows no {', '.join(sorted(unknown))}; "
+        if unknown := sorted(self.numbers.keys() - wanted.keys()):
+            raise ValueError(f"{unknown[0]}: pattern {self.pattern!r} knows no {', '.join(unknown)}; "
                              f"keys: kernel, positions, pattern{''.join(', ' + name for name in wanted)}")
-        if missing := wanted.keys() - self.numbers.keys():
-            raise ValueError(f"pattern {self.pattern!r} needs {', '.join(sorted(missing))}")
+        if missing := sorted(wanted.keys() - self.numbers.keys()):
+            raise ValueError(f"{missing[0]}: pattern {self.pattern!r} needs {', '.join(missing)}")
         for name, annotation in wanted.items():
-            TypeAdapter(annotation).validate_python(self.numbers[name])
+            _check(name, self.numbers[name], annotation)
         return self
+
+
+def _check(name: str, number: Any, annotation: Any) -> None:
+    try:
+        TypeAdapter(annotation).validate_python(number)
+    except ValidationError as error:
+        raise ValueError(f"{name}: {error.errors()[0]['msg']} (is {reprlib.repr(number)})") from error
