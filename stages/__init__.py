@@ -5,6 +5,7 @@ library's modules.
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -17,12 +18,19 @@ sys.path.insert(0, str(ROOT / "src"))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Libraries warn of what is meant, and draw progress bars even into files; they read this when they are imported.
-os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+               "HF_HUB_DISABLE_TELEMETRY": "1"}
 if not sys.stderr.isatty():
-    os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 # `.venv/bin/dvc repro` without an activated environment finds another python first; queued copies lie below ROOT.
 if sys.prefix == sys.base_prefix:
     for folder in (ROOT, *ROOT.parents):
         if (python := folder / ".venv/bin/python").exists():
             os.execv(python, [str(python), *sys.orig_argv[1:]])
+
+# From here on, while the stage still imports its libraries, whatever ends it is told in one message.
+if sys.argv[0] == "-m":  # it runs, and is not just imported
+    from headtohead.stage import explain
+    sys.excepthook = explain
+    signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -1,26 +1,28 @@
 """Measure what one variant costs on this machine: latency, memory, training steps, and where the time goes."""
 
-from itertools import chain, islice
+from itertools import chain, cycle, islice
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from headtohead.data.records import write_json
-from headtohead.data.tokens import load_split
-from headtohead.model import GPT2, best_device, load
+from headtohead.data.tokens import load_split, load_tokenizer
+from headtohead.model import GPT2, best_device, check_trained_here, load
 from headtohead.params import read_params
 from headtohead.profiling.profile import passes_of, profile
 from headtohead.progress import Bar
-from headtohead.stage import run
+from headtohead.stage import run, writing
 
 
 def main(variant: str) -> None:
-    preset = read_params().chosen
-    model, _ = load(f"models/{variant}")
+    params = read_params()
+    preset = params.chosen
+    model, tokenizer = load(f"models/{variant}")
+    check_trained_here(variant, model, tokenizer, params, load_tokenizer())
     details = Path(f"data/details/{variant}")
     details.mkdir(parents=True, exist_ok=True)
-    with Bar(f"profile of {variant}", total=passes_of(preset.profile)) as bar:
+    with Bar(f"profile of {variant}", total=passes_of(preset.profile)) as bar, writing(details):
         def next_pass(what: str) -> None:
             bar.note(what)
             bar.advance()
@@ -33,8 +35,9 @@ def main(variant: str) -> None:
 
 
 def real_tokens(length: int) -> Tensor:
-    """[1, length] tokens of test articles, one after another."""
-    return torch.tensor([list(islice(chain.from_iterable(load_split("test")["article"]), length))])
+    """[1, length] tokens of test articles, one after another, and over again where they are few."""
+    tokens = list(chain.from_iterable(load_split("test")["article"]))
+    return torch.tensor([list(islice(cycle(tokens), length))])
 
 
 def every_token(model: GPT2, input_ids: Tensor) -> Tensor:
@@ -43,4 +46,4 @@ def every_token(model: GPT2, input_ids: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, memory="profile.train_batch_sizes, tokenizer.max_length or the model's size")

@@ -4,12 +4,13 @@ import json
 
 import pytest
 import torch
-from conftest import MAX_LENGTH, VARIANTS, random_ids, tiny
+from conftest import MAX_LENGTH, VARIANTS, VOCABULARY, random_ids, tiny
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import headtohead
 from headtohead.attention import AttentionSpec
-from headtohead.model import GPT2, ModelError, from_pretrained
+from headtohead.model import GPT2, ModelError, build, check_trained_here, from_pretrained, named_variant
+from headtohead.params import Model, read_params
 
 variants = pytest.mark.parametrize("name", VARIANTS)
 
@@ -22,6 +23,14 @@ def pretrained(tmp_path):
                                        initializer_range=0.2))
     model.save_pretrained(tmp_path / "gpt2")
     return tmp_path / "gpt2", model.eval()
+
+
+@pytest.fixture
+def trained(tmp_path, tokenizer):
+    """A folder as training leaves it."""
+    tiny(VARIANTS["flash"]).save_pretrained(tmp_path / "flash")
+    tokenizer.save_pretrained(tmp_path / "flash")
+    return tmp_path / "flash"
 
 
 def test_switching_the_kernel_keeps_a_pretrained_models_logits(pretrained):
@@ -56,6 +65,95 @@ def test_too_few_positions_are_refused_unless_the_variant_has_none(pretrained):
     with pytest.raises(ModelError, match=r"64 positions, fewer than tokenizer\.max_length 65"):
         from_pretrained(VARIANTS["flash"], path, dropout=0.0, max_length=65)
     assert from_pretrained(VARIANTS["flash_alibi"], path, dropout=0.0, max_length=65).length_limit is None
+
+
+def both(folder):
+    """Every way in which a folder's model is read."""
+    return (lambda: headtohead.load(folder),
+            lambda: from_pretrained(VARIANTS["flash"], folder, dropout=0.0, max_length=MAX_LENGTH))
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"no JSON", bytes(200),
+                                     b'{"model_type": "gpt2", "attention_variant": {}, "n_layer": "two"}',
+                                     b'{"model_type": "gpt2", "attention_variant": {}, "n_head": 5}'])
+def test_a_damaged_file_is_named(trained, name, content):
+    (trained / name).write_bytes(content)
+    for read in both(trained):
+        with pytest.raises(ModelError, match=rf"{trained}/(config\.json|model\.safetensors) cannot be read: .*; get"):
+            read()
+
+
+def test_weights_that_were_cut_off_are_named(trained):
+    weights = trained / "model.safetensors"
+    for size in (1, 100, weights.stat().st_size // 2, weights.stat().st_size - 1):
+        weights.write_bytes(weights.read_bytes()[:size])
+        for read in both(trained):
+            with pytest.raises(ModelError, match=rf"{weights} cannot be read"):
+                read()
+
+
+def test_weights_of_another_shape_are_refused(trained):
+    config = trained / "config.json"
+    config.write_text(config.read_text().replace('"n_embd": 64', '"n_embd": 32'))
+    for read in both(trained):
+        with pytest.raises(ModelError, match=r"lacks weights .* another shape: transformer\.h\.0\.attn\.c_attn"):
+            read()
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"version": "1.0", "model": {"type": "BPE"'])
+def test_a_damaged_tokenizer_is_named(trained, content):
+    (trained / "tokenizer.json").write_bytes(content)
+    with pytest.raises(ModelError, match=rf"{trained}/tokenizer\.json cannot be read"):
+        headtohead.load(trained)
+
+
+def test_an_unknown_variant_in_a_checkpoint_is_named(trained):
+    config = trained / "config.json"
+    config.write_text(config.read_text().replace('"pattern": "full"', '"pattern": "spiral"'))
+    with pytest.raises(ModelError, match=rf"{trained}: attention_variant in its config.json: .*'spiral'"):
+        headtohead.load(trained)
+
+
+def test_pickled_weights_are_refused(trained):
+    (trained / "model.safetensors").rename(trained / "pytorch_model.bin")
+    for read in both(trained):
+        with pytest.raises(ModelError, match=r"holds pickled weights alone.*safetensors are needed"):
+            read()
+
+
+def test_a_model_that_is_no_gpt2_is_refused(trained):
+    config = trained / "config.json"
+    config.write_text(config.read_text().replace('"model_type": "gpt2"', '"model_type": "llama"'))
+    for read in both(trained):
+        with pytest.raises(ModelError, match="is a llama model"):
+            read()
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(trained, tokenizer):
+    larger = type(tokenizer).from_pretrained(trained)
+    larger.add_tokens([f"token{i}" for i in range(VOCABULARY + 1 - len(larger))])
+    settings = Model(pretrained=str(trained), dropout=0.0)
+    with pytest.raises(ModelError, match="its tokenizer has 301 tokens, but its model embeds only 300"):
+        build(VARIANTS["flash"], settings, larger, MAX_LENGTH, seed=1)
+    assert build(VARIANTS["flash"], settings, tokenizer, MAX_LENGTH, seed=1).config.vocab_size == VOCABULARY
+    larger.save_pretrained(trained)
+    with pytest.raises(ModelError, match="301 tokens"):
+        headtohead.load(trained)
+
+
+def test_another_variant_or_tokenizer_than_the_runs_is_refused(trained):
+    model, tokenizer = headtohead.load(trained)
+    params = read_params()
+    check_trained_here("flash", model, tokenizer, params, tokenizer)
+    with pytest.raises(ModelError, match=r"models/flash_alibi was trained with kernel flash, positions learned.*"
+                                         r"`dvc repro train@flash_alibi --force`"):
+        check_trained_here("flash_alibi", model, tokenizer, params, tokenizer)
+    other = type(tokenizer).from_pretrained(trained, separator=" TL;DR:")
+    with pytest.raises(ModelError, match="models/flash was trained with another tokenizer"):
+        check_trained_here("flash", model, tokenizer, params, other)
+    with pytest.raises(ModelError, match=r"no variant 'nope'; there are standard, flash"):
+        named_variant(params, "nope")
 
 
 @variants

@@ -1,19 +1,31 @@
 """Training and generation through the public surface, on tiny models."""
 
 import math
+import shutil
+import sys
 from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 from conftest import VARIANTS, random_ids, tiny
 from transformers import TrainerCallback
 
+import headtohead.training as training
 from headtohead.data.prompts import Layout, collate
 from headtohead.data.records import DataError
 from headtohead.decoding.generation import generate_tokens, reference_losses, write_summaries
 from headtohead.decoding.predictions import predict
 from headtohead.params import Generate, Train
-from headtohead.training import checkpoint_folder, last_whole_checkpoint, make_examples, train
+from headtohead.training import (
+    TrainingError,
+    checkpoint_folder,
+    forget_finished,
+    last_whole_checkpoint,
+    make_examples,
+    train,
+)
 
 variants = pytest.mark.parametrize("name", VARIANTS)
 SETTINGS = Train(steps=12, batch_size=4, accumulation=1, learning_rate=0.003, warmup_steps=2, weight_decay=0.0,
@@ -37,7 +49,7 @@ def run(path, model=None, settings=SETTINGS):
 
 def loss_by_hand(model, sequence, prompt, article_weight):
     """Mean over target tokens, from the full logits of an unpadded sequence."""
-    log_p = model(torch.tensor([sequence])).logits[0].double().log_softmax(-1)
+    log_p = model(torch.tensor([list(sequence)])).logits[0].double().log_softmax(-1)
     terms = [(1.0 if i >= prompt else article_weight, -log_p[i - 1, sequence[i]].item())
              for i in range(1, len(sequence))]
     return sum(w * nll for w, nll in terms), sum(w for w, _ in terms)
@@ -85,39 +97,137 @@ class Killed(BaseException):
     """Stands for a signal: nothing in the training may catch it."""
 
 
-class KillAt(TrainerCallback):
-    def __init__(self, step):
-        self.step = step
+def at(event, step, act):
+    """A callback that does something at one event of one step."""
+    def handler(args, state, control, **rest):
+        if state.global_step == step:
+            act(**rest)
 
-    def on_step_end(self, args, state, control, **_):
-        if state.global_step == self.step:
-            raise Killed
-
-
-@pytest.mark.parametrize("cut_off", [False, True])
-def test_an_interrupted_training_ends_with_the_same_weights(tmp_path, monkeypatch, cut_off):
-    undisturbed, curves = run(tmp_path / "a")
-    import headtohead.training as training
-    whole = training.Progress
-    monkeypatch.setattr(training, "Progress", lambda: KillAt(10))
-    with pytest.raises(Killed):
-        run(tmp_path / "b")
-    monkeypatch.setattr(training, "Progress", whole)
-    if cut_off:  # as if killed while the newest checkpoint was being written
-        (tmp_path / "b/checkpoint-8/trainer_state.json").unlink()
-    resumed, curves_again = run(tmp_path / "b")
-    assert all(torch.equal(a, b) for a, b in zip(undisturbed.parameters(), resumed.parameters(), strict=True))
-    assert curves.equals(curves_again)
+    callback = TrainerCallback()
+    setattr(callback, event, handler)
+    return callback
 
 
-def test_the_last_whole_checkpoint_is_found_and_broken_ones_go(tmp_path):
-    assert last_whole_checkpoint(tmp_path) is None
-    for step, state in ((4, "{}"), (8, '{"global_step": 8}'), (12, '{"global_'), (100, None)):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        if state is not None:
-            (tmp_path / f"checkpoint-{step}/trainer_state.json").write_text(state)
-    assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-8")
-    assert not (tmp_path / "checkpoint-100").exists()
+def kill(**_):
+    raise Killed
+
+
+def killed(path, monkeypatch, event="on_step_end", step=10, settings=SETTINGS):
+    """A training that ends at an event; it saves at steps 4, 8 and 12."""
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "Progress", lambda bar: at(event, step, kill))
+        with pytest.raises(Killed):
+            run(path, settings=settings)
+
+
+def same(first, second):
+    (model, curves), (other, other_curves) = first, second
+    return curves.equals(other_curves) and all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("event", "step", "last"), [
+    ("on_step_end", 3, None),    # before the first checkpoint
+    ("on_step_end", 10, 8),      # between two
+    ("on_evaluate", 8, 4),       # when one is due
+    ("on_save", 8, 4),           # one is there, but not sealed
+    ("on_save", 12, 8),          # the same for the last one
+    ("on_train_end", 12, 12),    # training is over, but the model is not written yet
+])
+def test_a_training_that_was_killed_ends_with_the_same_weights(tmp_path, monkeypatch, capsys, event, step, last):
+    undisturbed = run(tmp_path / "a")
+    killed(tmp_path / "b", monkeypatch, event, step)
+    capsys.readouterr()
+    assert same(undisturbed, run(tmp_path / "b"))
+    said = capsys.readouterr().err
+    assert f"goes on from step {last} of 12" in said if last else "goes on" not in said
+
+
+def test_a_kill_while_old_checkpoints_are_removed_leaves_the_new_one(tmp_path, monkeypatch):
+    undisturbed = run(tmp_path / "a")
+
+    def half_way(folder, **_):
+        (Path(folder) / "model.safetensors").unlink()
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", half_way)
+        with pytest.raises(Killed):
+            run(tmp_path / "b")
+    assert not (tmp_path / "b/checkpoint-4/model.safetensors").exists()
+    assert same(undisturbed, run(tmp_path / "b"))
+
+
+def remove(file):
+    file.unlink()
+
+
+def cut_off(file):
+    file.write_bytes(file.read_bytes()[:file.stat().st_size // 2])
+
+
+def garble(file):
+    first, *rest = file.read_bytes()
+    file.write_bytes(bytes([first ^ 1, *rest]))
+
+
+@pytest.mark.parametrize("damage", [remove, cut_off, garble])
+def test_with_any_file_of_a_checkpoint_damaged_training_goes_on_from_an_earlier_one(tmp_path, monkeypatch, damage):
+    undisturbed = run(tmp_path / "a")
+    killed(tmp_path / "b", monkeypatch)
+    names = {file.name for file in (tmp_path / "b/checkpoint-8").iterdir()}
+    assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"} < names
+    for name in names:
+        copy = shutil.copytree(tmp_path / "b", tmp_path / name)
+        damage(copy / "checkpoint-8" / name)
+        assert last_whole_checkpoint(copy) == copy / "checkpoint-4", name
+    assert same(undisturbed, run(copy))
+
+
+def test_with_the_best_checkpoint_damaged_later_ones_are_of_no_use(tmp_path, monkeypatch):
+    worse = SETTINGS.model_copy(update={"learning_rate": 0.5, "warmup_steps": 11})  # the best is the first
+    undisturbed = run(tmp_path / "a", settings=worse)
+    killed(tmp_path / "b", monkeypatch, settings=worse)
+    cut_off(tmp_path / "b/checkpoint-4/model.safetensors")
+    assert same(undisturbed, run(tmp_path / "b", settings=worse))
+
+
+def test_only_files_that_training_wrote_are_read_and_none_can_run_code(tmp_path, monkeypatch):
+    killed(tmp_path, monkeypatch)
+    opened, load = [], torch.load
+
+    def watched(file, **options):
+        opened.append(str(file))
+        assert options["weights_only"]
+        return load(file, **options)
+
+    monkeypatch.setattr(torch, "load", watched)
+    killed(tmp_path, monkeypatch, step=9)
+    assert sorted(opened) == [str(tmp_path / "checkpoint-8" / name)
+                              for name in ("optimizer.pt", "rng_state.pth", "scheduler.pt")]
+    (tmp_path / "checkpoint-8/pytorch_model.bin").write_bytes(b"from elsewhere")
+    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-4"
+
+
+def poison(model, **_):
+    with torch.no_grad():
+        model.transformer.ln_f.weight.fill_(math.nan)
+
+
+@pytest.mark.parametrize("step", [6, 8])  # seen in the training loss, and in the validation loss alone
+def test_a_loss_that_is_no_number_stops_training_before_it_is_saved(tmp_path, monkeypatch, step):
+    monkeypatch.setattr(training, "Progress", lambda bar: at("on_step_end", step, poison))
+    message = r"training x: the loss is nan at step 8 of 12, .* rate of 0\.003 .*; lower train\.learning_rate"
+    with pytest.raises(TrainingError, match=message):
+        train(tiny(VARIANTS["flash"]), make_examples(rows(40, 1), LAYOUT), make_examples(rows(8, 2), LAYOUT), SETTINGS,
+              filler=0, seed=7, checkpoints=tmp_path, title="training x")
+    assert [folder.name for folder in tmp_path.iterdir()] == ["checkpoint-4"]
+    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-4"
+
+
+def test_a_learning_rate_far_too_high_is_named(tmp_path):
+    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step \d+ of 12, with a learning rate of 1e\+06"):
+        run(tmp_path, settings=SETTINGS.model_copy(update={"learning_rate": 1e6}))
 
 
 def test_what_a_training_depends_on_decides_where_its_checkpoints_are():
@@ -127,6 +237,27 @@ def test_what_a_training_depends_on_decides_where_its_checkpoints_are():
               checkpoint_folder("flash", VARIANTS["flash"], SETTINGS, 64, 8, "data"),
               checkpoint_folder("flash", VARIANTS["flash_alibi"], SETTINGS, 64, 7, "data")]
     assert len({here, *others}) == 4
+
+
+def test_no_training_goes_on_with_other_code(tmp_path, monkeypatch):
+    module = ModuleType("headtohead.loaded")
+    module.__file__ = str(tmp_path / "loaded.py")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    folders = []
+    for code in ("a = 1", "a = 2", "a = 1"):
+        (tmp_path / "loaded.py").write_text(code)
+        folders.append(checkpoint_folder("flash", SETTINGS))
+    assert folders[0] != folders[1]
+    assert folders[0] == folders[2]
+
+
+def test_checkpoints_stay_until_the_next_training_begins(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINTS", tmp_path)
+    for name in ("last", "this"):
+        run(tmp_path / name)
+    killed(tmp_path / "interrupted", monkeypatch)
+    forget_finished(but=tmp_path / "this")
+    assert {folder.name for folder in tmp_path.iterdir()} == {"this", "interrupted"}
 
 
 def test_accumulated_batches_count_like_one_large_one(tmp_path):
@@ -140,6 +271,19 @@ def test_accumulated_batches_count_like_one_large_one(tmp_path):
         curves = train(model, examples, examples[:1], settings, filler=0, seed=1, checkpoints=path)
         losses += [curves["training_loss"].iloc[-1], curves["validation_loss"].iloc[-1]]
     assert losses[:2] == pytest.approx(losses[2:], rel=1e-2)
+
+
+def test_the_articles_weight_falls_to_nothing_and_validation_counts_the_summary_alone(tmp_path):
+    model, examples = tiny(VARIANTS["flash"]), make_examples(rows(8, 6), LAYOUT)
+    settings = SETTINGS.model_copy(update={"steps": 4, "evaluations": 4, "warmup_steps": 0, "article_weight": 0.8,
+                                           "batch_size": 8, "learning_rate": 1e-9})  # all but standing still
+    with torch.no_grad():
+        parts = {weight: [loss_by_hand(model, *example, weight) for example in examples]
+                 for weight in (0.8, 0.6, 0.4, 0.2, 0.0)}
+    expected = {weight: sum(a for a, _ in pairs) / sum(b for _, b in pairs) for weight, pairs in parts.items()}
+    curves = train(model, examples, examples, settings, filler=0, seed=1, checkpoints=tmp_path)
+    assert curves["training_loss"].tolist() == pytest.approx([expected[w] for w in (0.8, 0.6, 0.4, 0.2)], rel=1e-3)
+    assert curves["validation_loss"].tolist() == pytest.approx([expected[0.0]] * 4, rel=1e-3)
 
 
 def test_a_summary_that_does_not_fit_names_its_row():

@@ -1,30 +1,117 @@
-"""How a stage runs: arguments, detail on request, and one clear message when it fails."""
+"""How a stage runs: arguments, detail on request, and one clear message however it ends.
+
+Imports the standard library alone: it has to say so when another library is missing.
+"""
 
 import argparse
+import errno
+import inspect
 import logging
+import re
+import shutil
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 
 LOGS = Path("logs")
+NO_MEMORY = re.compile(r"out of memory|allocate memory|ALLOC_FAILED", re.IGNORECASE)  # CUDA, the CPU, cuBLAS
+NO_SPACE = re.compile(r"No space left|quota exceeded|unexpected pos|iostream error")  # the last two: torch.save
 
 
-def run(main: Callable[..., None]) -> None:
-    """Call a stage's `main` with the variant's name where one is given on the command line.
+class StageError(RuntimeError):
+    """The machine has no more memory or disk; the message says what to do."""
 
-    On an error its message alone is printed, with the log file that holds the traceback, and the exit code is 1.
+
+def run(main: Callable[..., None], memory: str = "the model's size or the number of articles") -> None:
+    """Call a stage's `main` with the variant's name from the command line, where it takes one.
+
+    Args:
+        memory: what to lower where memory does not suffice.
+
+    Raises:
+        StageError: memory or disk did not suffice. This and every other error becomes one message by `explain`.
     """
-    name = Path(sys.argv[0]).stem
-    parser = argparse.ArgumentParser(prog=f"python -m stages.{name}", description=sys.modules["__main__"].__doc__)
-    parser.add_argument("variant", nargs="*", help="name of the variant, in stages that run once for each")
+    parser = argparse.ArgumentParser(prog=f"python -m stages.{Path(sys.argv[0]).stem}",
+                                     description=sys.modules["__main__"].__doc__)
+    for name in inspect.signature(main).parameters:
+        parser.add_argument(name, help=f"name of the {name}")
     parser.add_argument("-v", "--verbose", action="store_true", help="say in detail what is done")
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(name)s: %(message)s")
+    arguments = vars(parser.parse_args())
+    level = logging.INFO if arguments.pop("verbose") else logging.WARNING
+    logging.basicConfig(level=level, format="%(name)s: %(message)s")
     try:
-        main(*arguments.variant)
+        with writing(Path(f"an output of {_name()}")):
+            main(**arguments)
     except Exception as error:
-        log = LOGS / f"{'-'.join([name, *arguments.variant])}.log"
+        if not _out_of_memory(error):
+            raise
+        raise StageError(f"out of memory; lower {memory}") from error
+
+
+@contextmanager
+def writing(what: Path) -> Iterator[None]:
+    """Where `what` is written.
+
+    Raises:
+        StageError: the disk is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _disk_full(error):
+            raise
+        there = next(path for path in (what, *what.parents) if path.exists())
+        raise StageError(f"{getattr(error, 'filename', None) or what} cannot be written: the disk is full, "
+                         f"{shutil.disk_usage(there).free / 2**20:,.1f} MB are free; free space and run `dvc repro` "
+                         "again, which goes on from here") from error
+
+
+def explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Python's `sys.excepthook` in a stage: says in one message what ended it; the traceback goes to a log.
+
+    Raises:
+        SystemExit: with code 130, as shells have it, if the user stopped the stage. Python makes any other 1.
+    """
+    log = _keep("".join(traceback.format_exception(kind, error, trace)))
+    print(f"{_message(error)}\n({kind.__name__}; {log})", file=sys.stderr)
+    if isinstance(error, KeyboardInterrupt):
+        sys.exit(130)
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return f"{_name()} was stopped; `dvc repro` goes on from here"
+    if isinstance(error, ImportError):
+        return f"a library is missing or broken: {error}; set the environment up again: rm -r .venv; make setup"
+    return str(error) or "an error without a message"
+
+
+def _keep(trace: str) -> str:
+    """Where the traceback is; a full disk must not hide the message."""
+    log = LOGS / f"{_name().replace(' ', '-')}.log"
+    try:
         log.parent.mkdir(exist_ok=True)
-        log.write_text(traceback.format_exc(), encoding="utf-8")
-        sys.exit(f"{error}\n({type(error).__name__}; traceback in {log})")
+        log.write_text(trace, encoding="utf-8")
+    except OSError as error:
+        return f"no traceback: {log}: {error.strerror}"
+    return f"traceback in {log}"
+
+
+def _name() -> str:
+    """The stage and its variant, as they were called."""
+    return " ".join([Path(sys.argv[0]).stem, *(word for word in sys.argv[1:] if not word.startswith("-"))])
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or (
+        isinstance(error, (OSError, RuntimeError)) and bool(NO_MEMORY.search(str(error))))
+
+
+def _disk_full(error: Exception) -> bool:
+    """Whether Python, or a library that tells by its text alone, found no room."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return bool(NO_SPACE.search(str(error)))

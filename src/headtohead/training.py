@@ -3,48 +3,71 @@
 import hashlib
 import json
 import logging
+import math
 import shutil
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 import transformers
+from safetensors.torch import load_model
+from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import rotate_checkpoints
 
-from headtohead.data.prompts import Layout, collate
+from headtohead.data.inputs import identity
+from headtohead.data.prompts import IGNORED, Example, Layout, collate
 from headtohead.data.records import DataError, Record
 from headtohead.model import GPT2
 from headtohead.params import Train
-from headtohead.progress import Bar
+from headtohead.progress import Bar, console
 
 log = logging.getLogger(__name__)
 CHECKPOINTS = Path(".checkpoints")
-Example = tuple[list[int], int]  # a sequence and how many of its tokens are prompt
+SEAL = "sealed.json"  # the last file of a checkpoint: what identifies all others
+
+
+class TrainingError(RuntimeError):
+    """Training that leads nowhere; the message says at which step and what to change."""
 
 
 def train(model: GPT2, examples: list[Example], validation: list[Example], settings: Train, *,
-          filler: int, seed: int, checkpoints: Path) -> pd.DataFrame:
+          filler: int, seed: int, checkpoints: Path, title: str = "training") -> pd.DataFrame:
     """Train `model` in place and leave it with the weights of its lowest validation loss.
 
     Args:
         examples, validation: from `make_examples`.
         filler: token id that pads batches.
         checkpoints: folder of this very training's checkpoints; training goes on from the last whole one there.
+        title: of the progress bar and of messages.
 
     Returns:
         The learning curves: columns step, training_loss, validation_loss (nats a token), learning_rate.
+
+    Raises:
+        TrainingError: the loss is no longer a finite number.
     """
-    trainer = Trainer(
-        model, _arguments(settings, seed, checkpoints), train_dataset=examples, eval_dataset=validation,
-        data_collator=partial(collate, filler=filler, article_weight=settings.article_weight),
-        callbacks=[Progress()])
-    trainer.remove_callback(PrinterCallback)
-    log.info("%s parameters on %s, attention by %s; %s examples", f"{model.num_parameters():,}", model.device,
-             model.backend, f"{len(examples):,}")
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(checkpoints))
-    return learning_curves(trainer.state.log_history)
+    last = last_whole_checkpoint(checkpoints)
+    done = _state(last)["global_step"] if last else 0
+    if done:
+        console.print(f"{title} goes on from step {done} of {settings.steps}")
+    with Bar(title, total=settings.steps, done=done) as bar:
+        trainer = FadingArticle(
+            model, _arguments(settings, seed, checkpoints), train_dataset=examples, eval_dataset=validation,
+            data_collator=partial(_batch, filler=filler, article_weight=settings.article_weight),
+            callbacks=[Progress(bar), Finite(title), Seal()])
+        trainer.remove_callback(PrinterCallback)
+        log.info("%s parameters on %s, attention by %s; %s examples", f"{model.num_parameters():,}", model.device,
+                 model.backend, f"{len(examples):,}")
+        if done < settings.steps:  # resumed at its end, Trainer would take one step more
+            trainer.train(resume_from_checkpoint=last and str(last))
+    end = _state(checkpoints / f"checkpoint-{settings.steps}")
+    load_model(model, _best(checkpoints, end) / "model.safetensors")
+    return learning_curves(end["log_history"])
 
 
 def make_examples(rows: Any, layout: Layout) -> list[Example]:
@@ -58,7 +81,8 @@ def make_examples(rows: Any, layout: Layout) -> list[Example]:
 
 def _example(row: Record, layout: Layout) -> Example:
     try:
-        return layout.example(row["article"], row["summary"])
+        sequence, prompt = layout.example(row["article"], row["summary"])
+        return np.array(sequence, np.int32), prompt  # a ninth of a list's memory
     except ValueError as error:
         raise DataError(f"article {row['id']}: {error}; raise tokenizer.max_length or drop the row") from error
 
@@ -69,30 +93,44 @@ def _arguments(settings: Train, seed: int, checkpoints: Path) -> TrainingArgumen
         output_dir=str(checkpoints), seed=seed, data_seed=seed, max_steps=settings.steps,
         per_device_train_batch_size=settings.batch_size, per_device_eval_batch_size=4 * settings.batch_size,
         gradient_accumulation_steps=settings.accumulation, bf16=settings.precision == "bfloat16",
+        use_cpu=not torch.cuda.is_available(),
         learning_rate=settings.learning_rate, lr_scheduler_type="cosine", warmup_steps=settings.warmup_steps,
         weight_decay=settings.weight_decay, logging_steps=every, eval_strategy="steps", eval_steps=every,
-        save_strategy="steps", save_steps=every, save_total_limit=2, load_best_model_at_end=True,
-        metric_for_best_model="eval_loss", greater_is_better=False, prediction_loss_only=True,
+        save_strategy="steps", save_steps=every, metric_for_best_model="eval_loss",
+        greater_is_better=False, prediction_loss_only=True, logging_nan_inf_filter=False,
         remove_unused_columns=False, report_to=[], disable_tqdm=True, log_level="error",
         dataloader_pin_memory=torch.cuda.is_available())
 
 
-def last_whole_checkpoint(folder: Path) -> str | None:
-    """The latest checkpoint that was written to its end; later ones, cut off, are removed."""
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """The latest checkpoint that can be gone on from; later ones, cut off or damaged, are removed."""
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1])):
-        if _whole(checkpoint):
-            log.info("going on from %s", checkpoint)
-            return str(checkpoint)
+        if _sealed(checkpoint) and _sealed(_best(folder, _state(checkpoint))):
+            return checkpoint
         shutil.rmtree(checkpoint)
     return None
 
 
-def _whole(checkpoint: Path) -> bool:
-    """Whether Trainer finished it: the state is the last file that it writes."""
+def _sealed(checkpoint: Path) -> bool:
+    """Whether its files are those that training wrote, whole and no others."""
     try:
-        return bool(json.loads((checkpoint / "trainer_state.json").read_text()))
+        return bool(json.loads((checkpoint / SEAL).read_text()) == _contents(checkpoint))
     except (OSError, ValueError):
         return False
+
+
+def _contents(checkpoint: Path) -> dict[str, dict[str, str | int]]:
+    return identity({file.name: file for file in checkpoint.iterdir() if file.name != SEAL})
+
+
+def _state(checkpoint: Path) -> dict[str, Any]:
+    """Trainer's own account of a whole checkpoint."""
+    return json.loads((checkpoint / "trainer_state.json").read_text())
+
+
+def _best(folder: Path, state: dict[str, Any]) -> Path:
+    """The checkpoint with the lowest validation loss so far."""
+    return folder / f"checkpoint-{state['best_global_step']}"
 
 
 def learning_curves(history: list[dict[str, float]]) -> pd.DataFrame:
@@ -110,24 +148,88 @@ def checkpoint_folder(variant: str, *settings: object) -> Path:
 
     Args:
         variant: its name.
-        settings: all that the result depends on; what differs in any gets a folder of its own.
+        settings: all that the result depends on beside the code; what differs in any gets a folder of its own.
     """
     versions = (torch.__version__, transformers.__version__)
-    digest = hashlib.blake2b(repr((settings, versions)).encode(), digest_size=8).hexdigest()
+    digest = hashlib.blake2b(repr((settings, versions, _code())).encode(), digest_size=8).hexdigest()
     return CHECKPOINTS / f"{variant}-{digest}"
+
+
+def _code() -> list[str]:
+    """The source of all our modules that are loaded: no training goes on with other code than it began with."""
+    files = {module.__file__ for name, module in sys.modules.items() if name.startswith("headtohead.")}
+    return [Path(file).read_text(encoding="utf-8") for file in sorted(filter(None, files))]
+
+
+def forget_finished(but: Path) -> None:
+    """Remove the checkpoints of trainings that came to their end, except those in `but`.
+
+    They stay until another training begins, for DVC may be killed or find the disk full before it has the model.
+    """
+    for folder in CHECKPOINTS.glob("*"):
+        if folder != but and any(_finished(checkpoint) for checkpoint in folder.glob("checkpoint-*")):
+            shutil.rmtree(folder)
+
+
+def _finished(checkpoint: Path) -> bool:
+    return _sealed(checkpoint) and _state(checkpoint)["global_step"] == _state(checkpoint)["max_steps"]
+
+
+def _batch(examples: list[Example], filler: int, article_weight: float) -> dict[str, Tensor]:
+    return collate(examples, filler, article_weight) | {"prompt": torch.tensor([prompt for _, prompt in examples])}
+
+
+class FadingArticle(Trainer):
+    """Trainer that learns language from the article first: its weight falls from step to step, linearly to 0.
+
+    Validation counts the summary alone, whatever that weight is.
+    """
+
+    def compute_loss(self, model: GPT2, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any) -> Any:
+        left = 1 - self.state.global_step / self.state.max_steps if model.training else 0.0
+        positions = torch.arange(inputs["input_ids"].shape[1], device=inputs["input_ids"].device)
+        in_prompt = positions < inputs.pop("prompt")[:, None]
+        weights = inputs["weights"] * torch.where(in_prompt, left, 1.0)
+        labels = inputs["labels"].masked_fill(weights == 0, IGNORED)
+        outputs = model(input_ids=inputs["input_ids"], labels=labels, weights=weights)
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
 
 
 class Progress(TrainerCallback):
     """A rich progress bar in place of Trainer's own."""
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.bar = Bar("training", total=state.max_steps, done=state.global_step)
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.bar.advance()
+        self._bar.advance()
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
-        self.bar.note(f"validation loss {metrics['eval_loss']:.3f}")
+        self._bar.note(f"validation loss {metrics['eval_loss']:.3f}")
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.bar.close()
+
+class Finite(TrainerCallback):
+    """Stops when a loss is not a finite number: before that step's checkpoint, for Trainer logs before it saves.
+
+    It looks where Trainer waits for the device anyway, so a step costs nothing.
+    """
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+        for name in logs.keys() & {"loss", "eval_loss"}:
+            if not math.isfinite(logs[name]):
+                raise TrainingError(
+                    f"{self._title}: the loss is {logs[name]} at step {state.global_step} of {state.max_steps}, with "
+                    f"a learning rate of {args.learning_rate:g} at most; lower train.learning_rate or raise "
+                    "train.warmup_steps of the preset in params.yaml")
+
+
+class Seal(TrainerCallback):
+    """Marks a checkpoint as whole, and only then removes older ones, so that a whole one is always there."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        (checkpoint / SEAL).write_text(json.dumps(_contents(checkpoint)))
+        rotate_checkpoints(args.output_dir, save_total_limit=2, best_model_checkpoint=state.best_model_checkpoint)

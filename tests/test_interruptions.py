@@ -1,0 +1,42 @@
+"""Two kills within training, as `dvc repro` is killed in life; `tests/soak.py` kills anywhere, as often as you like."""
+
+import random
+import shutil
+import time
+
+import pytest
+from clone import Clone, contents, executed
+
+from headtohead.training import SEAL
+
+SPAN = 3.0  # s after the first checkpoint, within which the kill falls: about what the training below takes
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """With a training of some seconds, and twenty checkpoints."""
+    clone = Clone(tmp_path_factory.mktemp("clone"))
+    clone.edit("steps: 12\n", "steps: 400\n")
+    clone.edit("evaluations: 2\n", "evaluations: 20\n")
+    return clone
+
+
+@pytest.mark.parametrize(("variant", "seed"), [("flash", 1), ("flash_alibi", 2)])
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(clone, variant, seed):
+    def within_training():
+        while not list(clone.path.glob(f".checkpoints/{variant}-*/*/{SEAL}")):
+            time.sleep(0.01)
+        time.sleep(random.Random(seed).uniform(0, SPAN))
+
+    killed = clone.run_and_kill("dvc", "repro", f"train@{variant}", when=within_training)
+    assert executed(killed)[-1] == f"train@{variant}"
+    sealed = [int(file.parent.name.split("-")[1]) for file in clone.path.glob(f".checkpoints/{variant}-*/*/{SEAL}")]
+    again = clone.run("dvc", "repro", f"train@{variant}")
+    assert executed(again) == ["fingerprint", f"train@{variant}"]
+    assert f"training {variant} goes on from step {max(sealed)} of 400" in again
+    results = contents(clone.path, f"models/{variant}", f"plots/training/{variant}.csv")
+
+    for folder in (".checkpoints", "models"):
+        shutil.rmtree(clone.path / folder)
+    clone.run("python", "-m", "stages.train", variant)  # undisturbed
+    assert contents(clone.path, f"models/{variant}", f"plots/training/{variant}.csv") == results
