@@ -6,24 +6,30 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from headtohead import reporting
 from headtohead.data.records import DataError
 from headtohead.params import read_params
 from headtohead.quality.lead import lead3
 from headtohead.quality.scoring import score
+from headtohead.reporting.figures import COLOURS, MARKERS
 from headtohead.reporting.page import escape, to_html
 from headtohead.reporting.results import read_results, read_variants
-from headtohead.reporting.verdict import Finding, answer, judge, noise_floors
+from headtohead.reporting.tables import changes_marked, facts_marked, side_by_side
+from headtohead.reporting.verdict import Finding, answers, judge, noise_floors, recommend
 
 ROOT = Path(__file__).parents[1]
 ARTICLES = 60
 EVIL = "<script>alert('x')</script> | a `tick` *bold* [link](http://evil.example/) ![i](http://evil.example/i.png) &lt;"
 WORDS = ("the", "school", "in", "a", "town", "of", "rain", "and", "wind", "opened", "its", "first", "day", "many")
+FIGURES = {f"{name}.svg" for name in ("overview", "quality", "inference_time", "training_time", "memory", "fact_recall",
+                                      "learning_curves")}
 # How well each variant's summaries match the reference, and how long its forward pass takes, in ms.
 SKILL = {"standard": 0.80, "flash": 0.80, "flash_alibi": 0.82, "flash_sparse": 0.4, "untrained": 0.02}
 SPEED = {"standard": 4.0, "flash": 3.0, "flash_alibi": 3.1, "flash_sparse": 4.05}
@@ -37,17 +43,20 @@ def write(path, content):
 
 
 def make_set(name, scale, rng):
-    """Articles with two facts each, and the facts with their distances."""
+    """Articles with two facts each, also as the bundled source has them, and the facts with their distances."""
     articles, facts = [], []
     for i in range(ARTICLES):
         number, day = str(100 + i), ["Monday", "Friday"][i % 2]
+        values = {"number": number, "day": day}
         summary = f"The {' '.join(rng.choice(WORDS, 6))} {number}.\nIt was {day} {' '.join(rng.choice(WORDS, 5))}."
         articles.append({"id": f"{name}-{i}", "article": f"{summary} {' '.join(rng.choice(WORDS, 40 * scale))}. "
-                                                         f"{EVIL if i == 0 else ''}", "summary": summary})
+                                                         f"{EVIL if i == 0 else ''}", "summary": summary,
+                         "facts": [{"kind": kind, "value": value, "start": summary.index(value)}
+                                   for kind, value in values.items()]})
         distances = rng.integers(0, 140 * scale, 2).tolist()
         facts.append({"set": name, "id": f"{name}-{i}", "facts": [
             {"kind": kind, "value": value, "distance": distance}
-            for kind, value, distance in zip(("number", "day"), (number, day), distances, strict=True)]})
+            for (kind, value), distance in zip(values.items(), distances, strict=True)]})
     return articles, facts
 
 
@@ -147,8 +156,11 @@ def edit(path, change):
 def test_the_report_says_everything_in_order(built):
     text = (built / "report/report.md").read_text(encoding="utf-8")
     titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    assert titles[1:5] == ["Compared", "Verdict against standard", "Table I: quality, beside the study's",
+    assert titles[1:4] == ["Verdict against standard", "Table I: quality, beside the study's",
                            "Table II: inference time and memory, beside the study's"]
+    opening = text.split("## Verdict")[0]
+    assert opening.index("**On this machine, take flash: generation 36.0 against 48.0 ms, peak memory") \
+        < opening.index("| standard |") < opening.index("plots/overview.svg")
     assert [int(number) for number in re.findall(r"^\*Figure (\d)", text, re.MULTILINE)] == [1, 2, 3, 4]
     for part in ("0.1806", "8,877.81", "Lead-3", "untrained", "test-2x", "32-63 tokens", "aten::op", "0123abcd",
                  "no evidence about sparse attention", "not the luck of training"):
@@ -158,9 +170,11 @@ def test_the_report_says_everything_in_order(built):
 def test_the_page_stands_alone_and_obeys_no_article(built):
     page = (built / "report/report.html").read_text(encoding="utf-8")
     assert not re.search(r"""(src|href|url|@import)\s*[=(]?\s*["']?(https?:)?//""", page)
-    assert page.count("data:image/svg+xml;base64,") == 6
+    assert page.count("data:image/svg+xml;base64,") == len(FIGURES)
     assert "<script" not in page
-    assert "<a " not in page
+    links = re.findall(r'<a href="(.)(.*?)"', page)
+    assert len(links) == page.count("<a ") == page.count("<h2 ")
+    assert all(sign == "#" and f'id="{name}"' in page for sign, name in links)
     assert "&lt;script&gt;alert('x')&lt;/script&gt; | a `tick` *bold* [link]" in page.replace("&#x27;", "'")
 
 
@@ -215,8 +229,49 @@ def test_the_figures_are_the_same_again(built, params):
     before = {path.name: path.read_bytes() for path in (built / "plots").glob("*.svg")}
     reporting.build(params)
     assert before == {path.name: path.read_bytes() for path in (built / "plots").glob("*.svg")}
-    assert set(before) == {"quality.svg", "inference_time.svg", "training_time.svg", "memory.svg", "fact_recall.svg",
-                           "learning_curves.svg"}
+    assert set(before) == FIGURES
+
+
+def test_dvc_plots_show_and_the_report_have_the_same_figures(built):
+    text = (built / "report/report.md").read_text(encoding="utf-8")
+    listed = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["report"]["plots"]
+    assert sorted(re.findall(r"\(\.\./(plots/.*?)\)", text)) == sorted(next(iter(plot)) for plot in listed)
+
+
+# What a colour (linear RGB) becomes to an eye without red or without green cones: Machado, Oliveira and Fernandes 2009,
+# "A Physiologically-based Model for Simulation of Color Vision Deficiency", severity 1.
+EYES = {"usual": np.eye(3),
+        "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+                       [-0.003882, -0.048116, 1.051998]],
+        "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+                         [-0.011820, 0.042940, 0.968881]]}
+# Linear RGB to OKLab (Ottosson 2020), where distances are as large as they look; black and white are 1 apart.
+TO_CONES = [[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566],
+            [0.0883024619, 0.2817188376, 0.6299787005]]
+TO_OKLAB = [[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.4285922050, 0.4505937099],
+            [0.0259040371, 0.7827717662, -0.8086757660]]
+
+
+def seen(colour, eye):
+    """OKLab coordinates of a colour of the web, as this eye sees it."""
+    rgb = np.array([int(colour[i:i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return TO_OKLAB @ np.cbrt(TO_CONES @ np.clip(EYES[eye] @ linear, 0, 1))
+
+
+def nearest(colours, eye):
+    return min(np.linalg.norm(seen(a, eye) - seen(b, eye)) for a, b in combinations(colours, 2))
+
+
+@pytest.mark.parametrize("eye", EYES)
+def test_every_eye_can_tell_the_colours_apart(eye):
+    assert nearest(COLOURS, eye) > 0.07
+    assert len(set(MARKERS)) == len(COLOURS) == len(MARKERS)
+
+
+def test_the_measure_of_colours_knows_that_red_and_green_look_alike_to_some():
+    assert nearest(["#000000", "#FFFFFF"], "usual") == pytest.approx(1, abs=1e-3)
+    assert nearest(["#D62728", "#2CA02C"], "deuteranopia") < 0.07 < 0.3 < nearest(["#D62728", "#2CA02C"], "usual")
 
 
 def test_verdict_claims_what_the_data_show(run, params):
@@ -237,9 +292,54 @@ def test_verdict_claims_nothing_of_equals_or_of_noise(run, params):
 
 def test_where_nothing_beats_standard_the_answer_says_so():
     found = [Finding("generation", True, "31 against 40 ms"), Finding("peak memory", None, "+0%")]
-    words = answer({"flash": found}, 200)
-    assert "For memory: no variant beats standard beyond noise." in words
-    assert "For speed: flash (generation 31 against 40 ms), at no loss of quality that shows." in words
+    words = answers({"flash": found}, 200)
+    assert words["For memory"] == "no variant beats standard beyond noise."
+    assert words["For speed"] == "flash (generation 31 against 40 ms), at no loss of quality that shows."
+
+
+@pytest.mark.parametrize(("loss", "rouge", "speed", "memory", "words"), [
+    (None, None, True, None, "take flash: generation g, at no loss of quality that shows."),
+    (None, True, False, None, "take flash: ROUGE-1 r, though generation g."),
+    (None, None, None, True, "take flash: peak memory m, at no loss of quality that shows."),
+    (False, True, True, True, "keep standard: nothing beats it beyond noise without losing quality."),
+    (None, None, False, True, "keep standard: nothing beats it beyond noise without losing quality.")])
+def test_the_recommendation_puts_quality_before_speed_before_memory(params, run, loss, rouge, speed, memory, words):
+    found = [Finding("loss", loss, "l"), Finding("ROUGE-1", rouge, "r"), Finding("training step", True, "t"),
+             Finding("generation", speed, "g"), Finding("peak memory", memory, "m")]
+    assert recommend({"flash": found}, read_variants(params)) == f"On this machine, {words}"
+
+
+def test_between_equals_the_recommendation_is_the_faster(params, run):
+    found = [Finding("loss", None, "l"), Finding("generation", True, "g"), Finding("peak memory", None, "m")]
+    judged = dict.fromkeys(("flash_alibi", "flash", "flash_sparse"), found)
+    assert "take flash:" in recommend(judged, read_variants(params))
+
+
+def test_summaries_stand_side_by_side_with_their_right_facts_marked(built, params):
+    results = read_results(params)
+    table = side_by_side(results.articles[1], results)
+    assert [row[0] for row in table.rows] == ["reference", *SPEED]
+    assert table.rows[0][2] == "2 of 2"
+    for _, summary, stated in table.rows:
+        facts = [part for part, strong in summary.parts if strong]
+        assert stated.startswith(f"{len(facts)} of 2")
+        assert {*facts} | {*stated.partition("missing: ")[2].split(", ")} >= {"101", "Friday"}
+    assert "<strong>Friday</strong>" in (built / "report/report.html").read_text(encoding="utf-8")
+
+
+def test_a_fact_is_marked_where_it_stands_as_a_word(tmp_path):
+    marked = facts_marked("In 2012, 12 of\nMr. St. John's 120 (12).", ["12", "St. John", "7"])
+    assert [part for part, strong in marked.parts if strong] == ["12", "St. John", "12"]
+    page = to_html(escape(marked), tmp_path)
+    assert page.count("<strong>") == 3
+    assert "In 2012, <strong>12</strong> of Mr. <strong>St. John</strong>'s 120 (<strong>12</strong>)." in page
+
+
+def test_without_facts_the_words_are_marked_that_differ_from_standards(tmp_path):
+    marked = changes_marked("A mayor *of* Ash opened it. New", "The mayor of Ash opened it.")
+    assert [part for part, strong in marked.parts if strong] == ["A", "*of*", "New"]
+    assert to_html(escape(marked), tmp_path).count("<strong>") == 3
+    assert changes_marked("", "The mayor") == ""
 
 
 def test_a_difference_within_the_training_noise_is_not_claimed(run, params):
@@ -304,8 +404,24 @@ def test_without_facts_or_further_sets_the_rest_is_there(run, params):
         edit(run / f"data/details/{name}/quality.json", forget)
     write(run / "data/tokens/facts.jsonl", "")
     reporting.build(params)
-    assert "Fact recall by distance" not in (run / "report/report.md").read_text(encoding="utf-8")
+    text = (run / "report/report.md").read_text(encoding="utf-8")
+    assert "Fact recall by distance" not in text
+    assert "facts stated" not in text
+    assert "Bold: words" in text
     assert (run / "plots/fact_recall.svg").exists()  # dvc.yaml lists it
+
+
+def test_what_became_of_the_rows_of_ones_own_files_is_told(run, params):
+    data = params.chosen.data.model_copy(update={"source": "files", "path": "news.csv"})
+    own = params.model_copy(update={"presets": {"laptop": params.chosen.model_copy(update={"data": data})}})
+    with pytest.raises(DataError, match=r"articles.json is missing"):
+        read_results(own)
+    row = {"input": "news.csv", "read as": "csv, utf-8", "rows": 1200, "exact duplicates": 7, "used": 1100}
+    write(run / "data/details/articles.json", {"inputs": [row]})
+    reporting.build(own)
+    text = (run / "report/report.md").read_text(encoding="utf-8")
+    assert "| input | read as | rows | exact duplicates | used |" in text
+    assert "| news.csv | csv, utf-8 | 1,200 | 7 | 1,100 |" in text
 
 
 @pytest.mark.parametrize("path", [

@@ -1,18 +1,17 @@
-"""The command line: `h2h show` prints the comparison of the last run."""
+"""The command line: `h2h show` prints the comparison of the last run, `h2h publish` writes it as files to commit."""
 
 import argparse
 import sys
+from pathlib import Path
 
 from headtohead.params import read_params
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="h2h", description="Which attention should a GPT-2 summarizer use?")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("show", help="print the comparison of the last run and where its report is").set_defaults(
-        run=show)
+    options = vars(_parser().parse_args())
+    run = options.pop("run")
     try:
-        parser.parse_args().run()
+        run(**options)
     except (OSError, ValueError) as error:
         sys.exit(str(error))
 
@@ -20,3 +19,23 @@ def main() -> None:
 def show() -> None:
     from headtohead.reporting import print_comparison
     print_comparison(read_params())
+
+
+def publish(target: Path, command: str, took: str, commit: str | None) -> None:
+    from headtohead.reporting.publish import publish
+    publish(read_params(), target, command, took, commit)
+    print(f"Written: {target}.md, {target}.json and the figures in {target}/")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="h2h", description="Which attention should a GPT-2 summarizer use?")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands.add_parser("show", help="print the comparison of the last run and where its report is").set_defaults(
+        run=show)
+    files = commands.add_parser("publish", help="write the last run, without any text, as files to commit")
+    files.set_defaults(run=publish)
+    files.add_argument("target", metavar="TARGET", type=Path, help="where to: TARGET.md, TARGET.json and TARGET/")
+    files.add_argument("--command", required=True, help="what was typed to run it")
+    files.add_argument("--took", required=True, help="how long that took")
+    files.add_argument("--commit", help="of the code that ran, where that was not this repository as it is")
+    return parser

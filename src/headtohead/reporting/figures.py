@@ -1,7 +1,9 @@
 """The report's figures, as SVG that is the same for the same numbers. A variant looks alike in all of them."""
 
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from matplotlib import rc_context
@@ -9,26 +11,41 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from headtohead.reporting.results import Results, System, Variant
-from headtohead.reporting.tables import LABELS
+from headtohead.reporting.tables import LABELS, short
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart; dark before light, yellow last.
-COLOURS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#7F6000", "#F0E442")
+# Okabe and Ito's palette, which colour-blind readers can tell apart, with a brown; dark before light, yellow last.
+COLOURS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#552200", "#F0E442")
 MARKERS = "osD^vPX*p"
-BASELINES = ("#A8A8A8", "#D8D8D8")
+DASHES = ("-", (0, (5, 2)), (0, (5, 2, 1, 2)), (0, (2, 1.5))) * 3  # curves that coincide show through each other
+BASELINES = ("////", "")  # white bars, hatched and plain: no grey is unlike every colour to every eye
+WIDTH = 5.2  # inches: a phone shows it at three quarters of its size, and the letters are still legible
 STYLE: dict[Any, Any] = {
-    "font.size": 11, "svg.hashsalt": "headtohead", "axes.spines.top": False, "axes.spines.right": False,
+    "font.size": 10, "svg.hashsalt": "headtohead", "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "axes.grid.axis": "y", "grid.color": "#E4E4E4", "axes.axisbelow": True,
-    "legend.frameon": False, "axes.titlesize": 11, "errorbar.capsize": 3}
+    "legend.frameon": False, "axes.titlesize": 10, "errorbar.capsize": 3, "hatch.linewidth": 0.6}
 ERROR = {"elinewidth": 1.2, "ecolor": "#707070"}
+OUTLINE: dict[str, Any] = {"edgecolor": "black", "linewidth": 0.6}
+Ends = Sequence[tuple[float, float]]
 
 
 def draw_all(results: Results, folder: Path) -> None:
     """Write every figure into `folder`: always the same files, as `dvc.yaml` lists them."""
-    figures = (quality, inference_time, training_time, memory, fact_recall, learning_curves)
+    figures = (overview, quality, inference_time, training_time, memory, fact_recall, learning_curves)
     folder.mkdir(parents=True, exist_ok=True)
     with rc_context(STYLE):
         for draw in figures:
             draw(results).savefig(folder / f"{draw.__name__}.svg", format="svg", metadata={"Date": None})
+
+
+def overview(results: Results) -> Figure:
+    """Quality, speed and memory side by side, one row a variant."""
+    figure, axes = _panels(results, 3)
+    measure = results.main_measure
+    ends = [(variant.details[f"{measure}_low"], variant.details[f"{measure}_high"]) for variant in results.variants]
+    _rows(axes[0], results, LABELS[measure], [variant.details[measure] for variant in results.variants], ends)
+    _rows(axes[1], results, "generation, ms", *_times(results, "generate"))
+    _rows(axes[2], results, "peak MB", [variant.efficiency["peak_memory_mb"] for variant in results.variants])
+    return figure
 
 
 def quality(results: Results) -> Figure:
@@ -36,11 +53,12 @@ def quality(results: Results) -> Figure:
     measures = ("rouge1", "rouge2", "rougeL", "bleu")
     figure, axes = _figure()
     systems = _styled(results)
-    for place, (system, colour) in enumerate(systems):
+    for place, (system, look) in enumerate(systems):
         values = [system.details[name] for name in measures]
         ends = [(system.details[f"{name}_low"], system.details[f"{name}_high"]) for name in measures]
-        _bars(axes, place, len(systems), values, ends, colour, system.name)
-    _groups(axes, [LABELS[name] for name in measures])
+        _bars(axes, place, len(systems), values, ends, look | {"label": system.name})
+    axes.set_xticks(range(len(measures)), [LABELS[name] for name in measures])
+    axes.tick_params(axis="x", length=0)
     axes.set_ylabel("score, 0 to 1")
     _legend(figure, axes)
     return figure
@@ -48,11 +66,9 @@ def quality(results: Results) -> Figure:
 
 def inference_time(results: Results) -> Figure:
     """Figure 2: medians of a forward pass and of generation, from the 10th to the 90th percentile."""
-    figure = _canvas()
-    for axes, work, title in zip(figure.subplots(1, 2), ("forward", "generate"),
-                                 ("forward pass", "generation"), strict=True):
-        _one_bar_each(axes, results, [variant.timing(work) for variant in results.variants])
-        axes.set(title=title, ylabel="ms")
+    figure, axes = _panels(results, 2)
+    _rows(axes[0], results, "forward pass, ms", *_times(results, "forward"))
+    _rows(axes[1], results, "generation, ms", *_times(results, "generate"))
     return figure
 
 
@@ -74,12 +90,8 @@ def training_time(results: Results) -> Figure:
 
 def memory(results: Results) -> Figure:
     """Figure 4: peak memory."""
-    figure, axes = _figure()
-    peaks = [variant.efficiency["peak_memory_mb"] for variant in results.variants]
-    bars = axes.bar([variant.name for variant in results.variants], peaks, color=COLOURS, width=0.6)
-    axes.bar_label(bars, fmt="{:,.0f}", padding=3)
-    axes.set_ylabel("peak memory, MB")
-    axes.margins(y=0.12)
+    figure, axes = _panels(results, 1)
+    _rows(axes[0], results, "peak memory, MB", [variant.efficiency["peak_memory_mb"] for variant in results.variants])
     return figure
 
 
@@ -114,57 +126,85 @@ def learning_curves(results: Results) -> Figure:
         for name, look in (("training_loss", {"alpha": 0.4, "linewidth": 1.0}),
                            ("validation_loss", {"marker": MARKERS[place], "label": variant.name})):
             points = [(row["step"], row[name]) for row in variant.curve if name in row]
-            axes.plot(*zip(*points, strict=True), color=COLOURS[place], **look)
+            axes.plot(*zip(*points, strict=True), color=COLOURS[place], linestyle=DASHES[place], **look)
     axes.set(xlabel="training step", ylabel="loss, nats per token")
     _legend(figure, axes)
     return figure
 
 
-def _canvas() -> Figure:
-    return Figure(figsize=(7.6, 4.0), layout="constrained")
-
-
 def _figure() -> tuple[Figure, Axes]:
-    figure = _canvas()
+    figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
     return figure, figure.subplots()
 
 
+def _panels(results: Results, count: int) -> tuple[Figure, Sequence[Axes]]:
+    """Panels that share one row a variant, the first at the top."""
+    names = [_wrapped(variant.name) for variant in results.variants]
+    row = 0.2 + 0.17 * _lines(names)
+    figure = Figure(figsize=(WIDTH, 0.45 + row * len(names)), layout="constrained")
+    panels = figure.subplots(1, count, sharey=True, squeeze=False)[0]
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].invert_yaxis()
+    return figure, list(panels)
+
+
+def _rows(axes: Axes, results: Results, title: str, values: Sequence[float], ends: Ends | None = None) -> None:
+    """A bar from zero for each variant, its number at the right; a line down from standard's."""
+    errors = None if ends is None else _errors(values, ends)
+    axes.barh(range(len(values)), values, 0.62, color=COLOURS, xerr=errors, error_kw=ERROR, **OUTLINE)
+    axes.axvline(values[results.variants.index(results.standard)], color="#707070", linewidth=0.8, linestyle="--")
+    axes.margins(x=0.2 * len(axes.figure.axes))  # room for the numbers
+    for place, value in enumerate(values):
+        axes.text(1, place, short(value), transform=axes.get_yaxis_transform(), ha="right", va="center")
+    axes.set_title(title)
+    axes.grid(visible=False)
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+
+
+def _times(results: Results, work: str) -> tuple[list[float], list[tuple[float, float]]]:
+    timings = [variant.timing(work) for variant in results.variants]
+    return [timing["median"] for timing in timings], [(timing["p10"], timing["p90"]) for timing in timings]
+
+
 def _legend(figure: Figure, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)))
+    """Above the axes, from which it takes no room: the figure grows."""
+    handles, names = axes.get_legend_handles_labels()
+    labels = [_wrapped(name) for name in names]
+    columns = min(len(labels), 3 if max(map(len, labels)) > 12 else 4)
+    figure.set_figheight(figure.get_figheight() + 0.2 * ceil(len(labels) / columns) * _lines(labels))
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns)
 
 
-def _styled(results: Results) -> list[tuple[System, str]]:
-    return [*zip(results.variants, COLOURS, strict=False), *zip(results.baselines, BASELINES, strict=True)]
+def _lines(texts: Sequence[str]) -> int:
+    return max(1 + text.count("\n") for text in texts)
 
 
-def _bars(axes: Axes, place: int, of: int, values: Sequence[float], ends: Sequence[tuple[float, float]],
-          colour: str, label: str) -> None:
+def _wrapped(name: str) -> str:
+    """A long name on several lines, broken after underscores."""
+    return "\n".join(line.replace("_ ", "_") for line in wrap(name.replace("_", "_ "), 16))
+
+
+def _styled(results: Results) -> list[tuple[System, dict[str, Any]]]:
+    return [*((variant, {"color": colour}) for variant, colour in zip(results.variants, COLOURS, strict=False)),
+            *((system, {"color": "white", "hatch": hatch})
+              for system, hatch in zip(results.baselines, BASELINES, strict=True))]
+
+
+def _bars(axes: Axes, place: int, of: int, values: Sequence[float], ends: Ends, look: dict[str, Any]) -> None:
     """One system's bar in every group of `of` bars."""
     width = 0.84 / of
     at = [group + (place - (of - 1) / 2) * width for group in range(len(values))]
-    axes.bar(at, values, width * 0.92, color=colour, label=label, yerr=_errors(values, ends),
-             error_kw={**ERROR, "capsize": 2})
+    axes.bar(at, values, width * 0.92, yerr=_errors(values, ends), error_kw={**ERROR, "capsize": 2}, **OUTLINE, **look)
 
 
-def _groups(axes: Axes, labels: Sequence[str]) -> None:
-    axes.set_xticks(range(len(labels)), labels)
-    axes.tick_params(axis="x", length=0)
+def _line(axes: Axes, place: int, variant: Variant, x: Sequence[float], y: Sequence[float], ends: Ends) -> None:
+    axes.errorbar(x, y, yerr=_errors(y, ends), color=COLOURS[place], marker=MARKERS[place], linestyle=DASHES[place],
+                  label=variant.name)
 
 
-def _one_bar_each(axes: Axes, results: Results, timings: Sequence[dict[str, Any]]) -> None:
-    medians = [timing["median"] for timing in timings]
-    axes.bar([variant.name for variant in results.variants], medians, color=COLOURS, width=0.65, error_kw=ERROR,
-             yerr=_errors(medians, [(timing["p10"], timing["p90"]) for timing in timings]))
-    axes.tick_params(axis="x", rotation=30)
-
-
-def _line(axes: Axes, place: int, variant: Variant, x: Sequence[float], y: Sequence[float],
-          ends: Sequence[tuple[float, float]]) -> None:
-    axes.errorbar(x, y, yerr=_errors(y, ends), color=COLOURS[place], marker=MARKERS[place], label=variant.name)
-
-
-def _errors(values: Sequence[float], ends: Sequence[tuple[float, float]]) -> list[list[float]]:
+def _errors(values: Sequence[float], ends: Ends) -> list[list[float]]:
     """Lengths of the error bars below and above; an interval need not hold its own estimate, but a bar must."""
     return [[max(0.0, value - low) for value, (low, _) in zip(values, ends, strict=True)],
             [max(0.0, high - value) for value, (_, high) in zip(values, ends, strict=True)]]

@@ -11,15 +11,18 @@ from jinja2 import Environment, StrictUndefined
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from headtohead.reporting.tables import Table
+from headtohead.reporting.tables import Marked, Table
 
 # What could begin markup within a line, here or on GitHub; an underscore inside a word cannot.
 SPECIAL = re.compile(r"([\\`*\[\]<|&~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 
+SCROLLS = 'class="scroll" role="region" aria-label="table" tabindex="0"'  # so that a keyboard can scroll it
+
 
 def escape(text: str) -> str:
     """`text` as Markdown that shows it as it is within a line or a cell: no markup, and newlines become spaces."""
-    return SPECIAL.sub(r"\\\1", re.sub(r"[ \t\n\r\f\v]+", " ", text).strip())
+    parts = text.parts if isinstance(text, Marked) else [(text, False)]
+    return "".join(f"**{_escape(part)}**" if strong else _escape(part) for part, strong in parts).strip()
 
 
 def lay_out(table: Table) -> str:
@@ -41,15 +44,35 @@ def fill(template: str, **values: Any) -> str:
 def to_html(markdown: str, folder: Path) -> str:
     """A whole page from CommonMark with tables; images are relative to `folder` and become part of the page.
 
+    Everything before the first section is the page's opening, and a list of the sections follows it.
     HTML within the Markdown is shown, not obeyed.
     """
+    parser = _parser(folder)
+    tokens = parser.parse(markdown)
+    titles = {i: tokens[i + 1].content for i, token in enumerate(tokens) if token.type == "heading_open"}
+    for i, title in titles.items():
+        tokens[i].attrSet("id", _slug(title))
+    sections = {i: title for i, title in titles.items() if tokens[i].tag == "h2"}
+    first = min(sections, default=len(tokens))
+    opening, rest = (parser.renderer.render(part, parser.options, {}) for part in (tokens[:first], tokens[first:]))
+    return fill("page.html.jinja", title=next(iter(titles.values()), ""), opening=opening, rest=rest,
+                sections=[(_slug(title), title) for title in sections.values()])
+
+
+def _parser(folder: Path) -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     parser.add_render_rule("image", lambda _, tokens, i, *rest: _image(tokens[i], folder))
-    parser.add_render_rule("table_open", lambda *_: '<div class="scroll" tabindex="0"><table>\n')
+    parser.add_render_rule("table_open", lambda *_: f"<div {SCROLLS}><table>\n")
     parser.add_render_rule("table_close", lambda *_: "</table></div>\n")
-    tokens = parser.parse(markdown)
-    title = next((tokens[i + 1].content for i, token in enumerate(tokens) if token.type == "heading_open"), "")
-    return fill("page.html.jinja", title=title, body=parser.renderer.render(tokens, parser.options, {}))
+    return parser
+
+
+def _slug(title: str) -> str:
+    return re.sub(r"\W+", "-", title.lower()).strip("-")
+
+
+def _escape(text: str) -> str:
+    return SPECIAL.sub(r"\\\1", re.sub(r"[ \t\n\r\f\v]+", " ", text))
 
 
 def _image(token: Token, folder: Path) -> str:

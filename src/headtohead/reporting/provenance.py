@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import yaml
+
 from headtohead.reporting.results import Results, Variant
 from headtohead.reporting.tables import NOTHING, Table, short
 
@@ -12,17 +14,23 @@ TOP_OPERATIONS = 6
 
 def backends(results: Results) -> Table:
     """What ran each variant."""
-    rows = [[variant.name, json.dumps(variant.spec.model_dump(), separators=(", ", ": ")).replace('"', "").strip("{}"),
+    rows = [[variant.name, _flow(variant.spec.model_dump()),
              *(str(variant.profile[key]) for key in ("backend", "device", "dtype", "threads"))]
             for variant in results.variants]
     return Table(["variant", "attention", "backend", "device", "dtype", "threads"], rows, words=5)
 
 
 def operations(results: Results) -> Table:
-    """The operations that took the most time of their own, by variant."""
-    rows = [[str(rank + 1), *(_operation(variant, rank) for variant in results.variants)]
-            for rank in range(TOP_OPERATIONS)]
-    return Table(["", *(variant.name for variant in results.variants)], rows, words=len(results.variants) + 1)
+    """Each variant's share of time of the operations that any variant spends the most on, the largest first."""
+    shares = {variant.name: {operation["name"]: operation["share"] for operation in variant.profile["operations"]}
+              for variant in results.variants}
+    largest: dict[str, float] = {}
+    for own in shares.values():
+        for name in sorted(own, key=lambda name: -own[name])[:TOP_OPERATIONS]:
+            largest[name] = max(own[name], largest.get(name, 0.0))
+    rows = [[name, *(f"{own[name]:.0%}" if name in own else NOTHING for own in shares.values())]
+            for name in sorted(largest, key=lambda name: -largest[name])]
+    return Table(["operation", *shares], rows)
 
 
 def counters(results: Results) -> Table:
@@ -38,9 +46,16 @@ def machine(results: Results) -> Table:
 
 
 def settings(results: Results) -> Table:
-    """The seed and the preset's values."""
+    """The seed and the preset's values, as params.yaml has them."""
+    preset = results.params.chosen.model_dump(exclude_none=True)
     return _pairs({"preset": results.params.preset, "seed": results.params.seed,
-                   **results.params.chosen.model_dump(exclude_none=True)})
+                   **{section: _flow(values) for section, values in preset.items()}})
+
+
+def inputs(results: Results) -> Table:
+    """What became of the rows of each file that articles were read from."""
+    rows = [[f"{value:,}" if isinstance(value, int) else value for value in row.values()] for row in results.inputs]
+    return Table(list(results.inputs[0]), rows, words=2)
 
 
 def scorer(results: Results) -> Table:
@@ -57,11 +72,10 @@ def timed(variant: Variant, work: str) -> str:
     return f"{variant.profile['device']}, {timing['dtype']}, batch {timing['batch']}, {timing['length']} tokens in{out}"
 
 
-def _operation(variant: Variant, rank: int) -> str:
-    if rank >= len(variant.profile["operations"]):
-        return NOTHING
-    operation = variant.profile["operations"][rank]
-    return f"{operation['name']}, {operation['share']:.0%}, {operation['self_ms']:.3g} ms, {operation['calls']} calls"
+def _flow(values: Mapping[str, Any]) -> str:
+    """As YAML writes a mapping on one line."""
+    text = yaml.safe_dump(dict(values), default_flow_style=True, sort_keys=False, width=10_000, allow_unicode=True)
+    return text.strip()[1:-1]  # without the braces
 
 
 def _pairs(values: Mapping[str, Any]) -> Table:

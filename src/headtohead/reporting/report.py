@@ -26,7 +26,7 @@ def build(params: Params) -> None:
     results = read_results(params)
     figures.draw_all(results, FIGURES)
     REPORT.mkdir(exist_ok=True)
-    markdown = page.fill("report.md.jinja", **_contents(results))
+    markdown = page.fill("report.md.jinja", **contents(results))
     (REPORT / "report.md").write_text(markdown, encoding="utf-8")
     (REPORT / "report.html").write_text(page.to_html(markdown, REPORT), encoding="utf-8")
     HEADLINE.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def headline(results: Results) -> dict[str, Any]:
     }
 
 
-def _contents(results: Results) -> dict[str, Any]:
+def contents(results: Results) -> dict[str, Any]:
     """What the template speaks of."""
     seed, standard = results.params.seed, results.standard
     floors = verdict.noise_floors(results.variants, seed)
@@ -75,7 +75,8 @@ def _contents(results: Results) -> dict[str, Any]:
     articles = len(standard.details["articles"]["id"])
     return {
         "results": results, "tables": tables, "provenance": provenance, "articles": articles,
-        "answer": verdict.answer(judged, articles), "floors": {verdict.QUALITY[k]: v for k, v in floors.items()},
+        "recommendation": verdict.recommend(judged, others), "answers": verdict.answers(judged, articles),
+        "floors": {verdict.QUALITY[k]: v for k, v in floors.items()},
         "drifts": {variant.name: verdict.drift(variant, standard) for variant in others},
         "verdicts": {variant.name: verdict.in_words(variant, standard, judged[variant.name]) for variant in others},
     }

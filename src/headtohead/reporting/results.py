@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +53,18 @@ class Variant(System):
 
 @dataclass(frozen=True)
 class Results:
-    """One run. `baselines` are the rows to hold the variants against: Lead-3 and the untrained model."""
+    """One run.
+
+    `baselines` are the rows to hold the variants against: Lead-3 and the untrained model. `articles` are the first of
+    the test set. `inputs` say what became of the rows of each file that was read; the bundled source reads none.
+    """
 
     params: Params
     variants: list[Variant]
     baselines: list[System]
     machine: dict[str, Any]
     articles: list[dict[str, Any]]
+    inputs: list[dict[str, Any]]
 
     @property
     def standard(self) -> Variant:
@@ -73,6 +79,11 @@ class Results:
     def has_facts(self) -> bool:
         return "fact_recall" in self.standard.quality
 
+    @property
+    def main_measure(self) -> str:
+        """The surest measure of quality there is."""
+        return "fact_recall" if self.has_facts else "rouge1"
+
 
 def read_results(params: Params) -> Results:
     """Read all of it; relative to the current directory, for the variants that `params.compared` lists.
@@ -80,9 +91,11 @@ def read_results(params: Params) -> Results:
     Raises:
         DataError: a stage has not run; names the file and the command.
     """
-    articles = list(read_jsonl(Path("data/subset/test.jsonl")))
+    articles = list(islice(read_jsonl(Path("data/subset/test.jsonl")), SHOWN_ARTICLES))
+    bundled = params.chosen.data.source == "newswire"
+    inputs = [] if bundled else _json(Path("data/details/articles.json"))["inputs"]
     return Results(params, read_variants(params, whole=True), _baselines(params.seed),
-                   _json(Path("metrics/machine.json")), articles[:SHOWN_ARTICLES])
+                   _json(Path("metrics/machine.json")), articles, inputs)
 
 
 def read_variants(params: Params, whole: bool = False) -> list[Variant]:

@@ -1,10 +1,14 @@
 """The report's tables as data: plain text in cells, laid out by the template."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from math import floor, log10
-from typing import Any
+from typing import Any, Self
 
+from headtohead.data.records import Record
+from headtohead.quality.facts import states
 from headtohead.reporting.results import Results, System, Variant
 
 NOTHING = "-"
@@ -18,6 +22,17 @@ STUDY = {
     "flash_alibi": {"rouge1": 0.1975, "rouge2": 0.0868, "rougeL": 0.1320, "bleu": 0.0295, "ms": 87.08, "mb": 8865.81},
     "flash_sparse": {"rouge1": 0.1943, "rouge2": 0.0856, "rougeL": 0.1303, "bleu": 0.0282, "ms": 86.86, "mb": 8877.81},
 }
+
+
+class Marked(str):
+    """A text in parts, some of them strong."""
+
+    parts: Sequence[tuple[str, bool]]
+
+    def __new__(cls, parts: Sequence[tuple[str, bool]]) -> Self:
+        text = super().__new__(cls, "".join(part for part, _ in parts))
+        text.parts = parts
+        return text
 
 
 @dataclass(frozen=True)
@@ -87,11 +102,49 @@ def further(results: Results) -> Table:
     return Table(header, rows, words=2)
 
 
-def side_by_side(article: dict[str, Any], results: Results) -> Table:
-    """One article, its reference and every variant's summary."""
-    rows = [["article", article["article"]], ["reference", article["summary"]],
-            *([variant.name, variant.summaries[article["id"]]] for variant in results.variants)]
-    return Table(["", article["id"]], rows, words=2)
+def article_text(article: Record, results: Results) -> str:
+    """The article, its facts strong where they are known."""
+    text: str = article["article"]
+    return facts_marked(text, [fact["value"] for fact in article["facts"]]) if results.has_facts else text
+
+
+def side_by_side(article: Record, results: Results) -> Table:
+    """The reference and every variant's summary of one article.
+
+    Strong is what to look at: facts where they are known, else the words that standard's summary does not have.
+    """
+    summaries = {variant.name: variant.summaries[article["id"]] for variant in results.variants}
+    if results.has_facts:
+        values = [fact["value"] for fact in article["facts"]]
+        rows = [[name, facts_marked(text, values), _stated(text, values)]
+                for name, text in {"reference": article["summary"], **summaries}.items()]
+        return Table(["", "summary", "facts stated"], rows, words=3)
+    rows = [["reference", article["summary"]],
+            *([name, changes_marked(text, summaries["standard"])] for name, text in summaries.items())]
+    return Table(["", "summary"], rows, words=2)
+
+
+def facts_marked(text: str, values: Sequence[str]) -> Marked:
+    """`text` with the values that it states strong."""
+    spelled = "|".join(r"\s+".join(map(re.escape, value.split())) for value in values if states(text, value))
+    parts = re.split(rf"(?<!\w)({spelled})(?!\w)", text) if spelled else [text]
+    return Marked([(part, i % 2 == 1) for i, part in enumerate(parts)])
+
+
+def changes_marked(text: str, standard: str) -> Marked:
+    """`text` with the words strong that are not in `standard` at the like place."""
+    words, others = text.split(), standard.split()
+    parts: list[tuple[str, bool]] = []
+    for change, _, _, begin, end in SequenceMatcher(None, others, words, autojunk=False).get_opcodes():
+        if begin < end:
+            parts += [(" ".join(words[begin:end]), change != "equal"), (" ", False)]
+    return Marked(parts[:-1])
+
+
+def _stated(text: str, values: Sequence[str]) -> str:
+    """"4 of 5; missing: 120"."""
+    missing = [value for value in values if not states(text, value)]
+    return f"{len(values) - len(missing)} of {len(values)}{'; missing: ' if missing else ''}{', '.join(missing)}"
 
 
 def short(number: float | None) -> str:

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Any
 
 from headtohead.quality.intervals import difference
 from headtohead.reporting.results import Variant
+from headtohead.reporting.tables import short
 
 QUALITY = {"rouge1": "ROUGE-1", "rougeL": "ROUGE-L", "bleu": "BLEU", "loss": "loss", "fact_recall": "fact recall"}
 TIMES = {"forward": "forward pass", "first_token": "first token", "generate": "generation",
@@ -14,6 +15,7 @@ TIMES = {"forward": "forward pass", "first_token": "first token", "generate": "g
 MEMORY = "peak memory"
 LEAST_MEMORY = 0.02  # a smaller relative difference is called none
 LOWER_IS_BETTER = ("loss",)
+DECISIVE = (tuple(QUALITY.values()), (TIMES["generate"],), (MEMORY,))  # what a choice rests on, what counts most first
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def _time(work: str, variant: Variant, standard: Variant) -> Finding:
     than how far the machine itself differed meanwhile, by the yardstick timed beside each variant."""
     batch = min(variant.timing(work)["batch"], standard.timing(work)["batch"])  # they differ if memory ran out
     ours, theirs = variant.timing(work, batch), standard.timing(work, batch)
-    evidence = f"{ours['median']:.3g} against {theirs['median']:.3g} ms"
+    evidence = f"{short(ours['median'])} against {short(theirs['median'])} ms"
     overlap = ours["p10"] <= theirs["p90"] and theirs["p10"] <= ours["p90"]
     if overlap or _ratio(ours, theirs) <= drift(variant, standard):
         return Finding(TIMES[work], None, evidence)
@@ -103,8 +105,30 @@ def in_words(variant: Variant, standard: Variant, findings: Sequence[Finding]) -
     return text + (same if same_function(variant, standard) else "")
 
 
-def answer(judged: dict[str, list[Finding]], articles: int) -> str:
-    """The report's first paragraph: which variant for what, and how sure.
+def recommend(judged: dict[str, list[Finding]], variants: Sequence[Variant]) -> str:
+    """The report's first sentence: the variant to take on this machine.
+
+    Quality decides, then generation, then memory; between equals the shorter median of generation.
+    """
+    milliseconds = {variant.name: variant.efficiency["generate_ms"] for variant in variants}
+    best = max(judged, key=lambda name: (_standing(judged[name]), -milliseconds[name]))
+    standing = _standing(judged[best])
+    if standing <= (0, 0, 0):
+        return "On this machine, keep standard: nothing beats it beyond noise without losing quality."
+    gains, losses = (_named({best: judged[best]}, {*chain(*DECISIVE)}, better).get(best) for better in (True, False))
+    price = f", though {losses}" if losses else ", at no loss of quality that shows" if standing[0] == 0 else ""
+    return f"On this machine, take {best}: {gains}{price}."
+
+
+def _standing(findings: Sequence[Finding]) -> tuple[int, ...]:
+    """How a variant stands to standard in each group of `DECISIVE`: 1 better, -1 worse in anything, 0 neither."""
+    signs = [[0 if f.better is None else 1 if f.better else -1 for f in findings if f.measure in group]
+             for group in DECISIVE]
+    return tuple(min(sign) or max(sign) for sign in signs)
+
+
+def answers(judged: dict[str, list[Finding]], articles: int) -> dict[str, str]:
+    """Which variant for what, and how sure.
 
     Args:
         judged: the findings of each variant other than standard.
@@ -114,11 +138,11 @@ def answer(judged: dict[str, list[Finding]], articles: int) -> str:
     worse = _named(judged, quality, better=False)
     gains = {name: why for name, why in _named(judged, quality, better=True).items() if name not in worse}
     loss = f", and {' and '.join(worse)} {'loses' if len(worse) == 1 else 'lose'} quality" if worse else ""
-    return (f"For the best summaries: {_list(gains) or 'no variant beats standard beyond noise'}{loss}. "
-            f"For speed: {_take(judged, TIMES['generate'], worse)}. "
-            f"For memory: {_take(judged, MEMORY, worse)}. "
-            f"How sure: {articles} test articles and one training run per variant, so the intervals cover the choice "
-            "of articles, not the luck of training.")
+    return {"For the best summaries": f"{_list(gains) or 'no variant beats standard beyond noise'}{loss}.",
+            "For speed": f"{_take(judged, TIMES['generate'], worse)}.",
+            "For memory": f"{_take(judged, MEMORY, worse)}.",
+            "How sure": f"{articles} test articles and one training run per variant, so the intervals cover the choice "
+                        "of articles, not the luck of training."}
 
 
 def _take(judged: dict[str, list[Finding]], measure: str, worse: dict[str, str]) -> str:

@@ -1,0 +1,89 @@
+"""The last run as files to commit and to read on GitHub: numbers, figures and settings, and nobody's text."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from headtohead.data.records import DataError, write_json
+from headtohead.params import RESERVED, Params
+from headtohead.reporting.report import EFFICIENCY, contents
+from headtohead.reporting.results import Results, System, read_results
+from headtohead.reporting.tables import NOTHING, Table, short
+
+SOURCES = ("src", "stages", "params.yaml", "dvc.yaml")  # what decides a run, besides its input
+
+
+def publish(params: Params, target: Path, command: str, took: str, commit: str | None = None) -> None:
+    """Write TARGET.md, TARGET.json and the figures in TARGET/, over those of an earlier time.
+
+    Args:
+        target: a path without suffix.
+        command: what was typed to run it.
+        took: how long that took.
+        commit: of the code that ran; None asks git here.
+
+    Raises:
+        DataError: a stage has not run, git does not tell the commit, or `target` cannot be written.
+    """
+    from headtohead.reporting import page  # jinja2, which `print_comparison` does without
+
+    results = read_results(params)
+    origin = {"commit": commit or current_commit(), "command": command, "took": took}
+    markdown = page.fill("publish.md.jinja", **contents(results), **origin, folder=target.name,
+                         training_steps=training_steps(results))
+    try:
+        _draw(results, target)
+        write_json(Path(f"{target}.json"), record(results, origin))
+        Path(f"{target}.md").write_text(markdown, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{error.filename or target} cannot be written: {error.strerror}") from error
+
+
+def record(results: Results, origin: dict[str, str]) -> dict[str, Any]:
+    """What the JSON holds: every system's numbers, and what they come from."""
+    variants = {variant.name: _scores(variant) | {name: variant.efficiency[name] for name in EFFICIENCY}
+                for variant in results.variants}
+    baselines = {name: _scores(system) for name, system in zip(RESERVED, results.baselines, strict=True)}
+    return {"variants": variants, **baselines, "machine": results.machine, "preset": results.params.preset,
+            "seed": results.params.seed, **origin, "settings": results.params.chosen.model_dump(exclude_none=True)}
+
+
+def training_steps(results: Results) -> Table:
+    """The median of a training step by batch size, in ms."""
+    batches = results.params.chosen.profile.train_batch_sizes
+    medians = {variant.name: {timing["batch"]: short(timing["median"]) for timing in variant.timings("train_step")}
+               for variant in results.variants}
+    return Table(["variant", *(f"batch {batch}" for batch in batches)],
+                 [[name, *(own.get(batch, NOTHING) for batch in batches)] for name, own in medians.items()])
+
+
+def current_commit() -> str:
+    """HEAD, with "-dirty" where sources that git tracks differ from it.
+
+    Raises:
+        DataError: there is no git, or no commit.
+    """
+    changed = _git("diff", "--name-only", "HEAD", "--", *SOURCES)
+    return _git("rev-parse", "HEAD") + ("-dirty" if changed else "")
+
+
+def _git(*arguments: str) -> str:
+    try:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise DataError("git does not tell which commit this is; say it with --commit") from error
+
+
+def _scores(system: System) -> dict[str, float]:
+    """The flat file's measures, each followed by its interval."""
+    known = {**system.details, **system.quality}
+    return {key: known[key] for name in system.quality for key in (name, f"{name}_low", f"{name}_high") if key in known}
+
+
+def _draw(results: Results, folder: Path) -> None:
+    """Drawn from these very results: what lies in plots/ may be of an earlier run."""
+    from headtohead.reporting import figures  # matplotlib, too
+
+    figures.draw_all(results, folder)
+    if not results.has_facts:
+        (folder / "fact_recall.svg").unlink()  # it says only that there are none
