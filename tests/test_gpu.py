@@ -54,7 +54,7 @@ def test_the_gpu_gives_the_cpus_logits(name):
 def test_the_gpu_writes_the_cpus_summaries(name, tokenizer):
     model = tiny(VARIANTS[name])
     settings = Generate(batch_size=3, max_new_tokens=12, beams=1, no_repeat_ngram=0, precision="float32")
-    prompts = [sequence[:prompt] for sequence, prompt in examples(7, 50)]
+    prompts = [sequence[:prompt].tolist() for sequence, prompt in examples(7, 50)]
     expected = write_summaries(model, tokenizer, prompts, settings)
     assert write_summaries(model.cuda(), tokenizer, prompts, settings) == expected
 

@@ -53,11 +53,18 @@ def load_split(split: str) -> datasets.Dataset:
 
 
 def load_tokenizer() -> PreTrainedTokenizerBase:
-    """The run's tokenizer."""
+    """The run's tokenizer.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
     folder = TOKENS / "tokenizer"
     if not folder.is_dir():  # transformers would look for it on the hub
         raise DataError(f"{folder} is missing; `dvc repro` makes it")
-    return AutoTokenizer.from_pretrained(folder)
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # the tokenizers library raises nothing more exact
+        raise DataError(f"{folder} cannot be read: {error}; `dvc repro tokenize --force` makes it anew") from error
 
 
 def further_sets() -> list[str]:
