@@ -1,32 +1,48 @@
 """Articles from the Hugging Face hub."""
 
 from collections.abc import Iterator
+from typing import Any
 
+from headtohead.data.inputs import PATIENCE, in_one_line
 from headtohead.data.records import DataError, Record
 from headtohead.params import Hub
 
 BUFFER = 1_000  # articles shuffled at a time, from ten places of the split at once
-PATIENCE = 5.0  # seconds to wait for the hub's first answer
+READ_AHEAD = 2**16  # bytes beyond what is asked for; the library's own 5 MB are more than a thousand articles
 
 
 def stream(hub: Hub, split: str, article: str, summary: str, seed: int) -> Iterator[Record]:
     """The articles of one split in an order given by the seed; what is not asked for is not downloaded.
 
     Raises:
-        DataError: the hub cannot be reached, or has no such data set, split or column.
+        DataError: the hub cannot be reached, or has no such data set, split or column, or no text there.
     """
+    for number, row in enumerate(_rows(hub, split, seed), 1):
+        yield {"id": str(row.get("id", number)), "article": _text(row, article, hub.name),
+               "summary": _text(row, summary, hub.name)}
+
+
+def _rows(hub: Hub, split: str, seed: int) -> Iterator[dict[str, Any]]:
     import datasets
-    from huggingface_hub.errors import HfHubHTTPError
+    import fsspec  # type: ignore[import-untyped]
+    import httpx
+    fsspec.config.conf["hf"] = {"block_size": READ_AHEAD}
     try:
         rows = datasets.load_dataset(hub.name, hub.config, revision=hub.revision, split=split, streaming=True)
-        for number, row in enumerate(rows.reshard().shuffle(seed=seed, buffer_size=BUFFER), 1):
-            yield {"id": str(row.get("id", number)), "article": (row[article] or "").strip(),
-                   "summary": (row[summary] or "").strip()}
-    except KeyError as error:
-        raise DataError(f"{hub.name} has no column {error} (data.article, data.summary); its columns are "
-                        f"{', '.join(row)}") from error
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        raise DataError(f"{hub.name} ({hub.config}, {split}) cannot be read from the hub: {error}") from error
+        yield from rows.reshard().shuffle(seed=seed, buffer_size=BUFFER)
+    except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:  # RuntimeError: a script, no longer run
+        raise DataError(f"{hub.name} ({hub.config}, {split}) cannot be read from the hub: "
+                        f"{in_one_line(error)}") from error
+
+
+def _text(row: dict[str, Any], column: str, name: str) -> str:
+    if column not in row:
+        raise DataError(f"{name} has no column {column!r} (data.article, data.summary); its columns are "
+                        f"{', '.join(row)}")
+    cell = row[column]
+    if not isinstance(cell, str | None):
+        raise DataError(f"{name}: column {column!r} holds {type(cell).__name__} {str(cell)[:40]!r}, and must hold text")
+    return (cell or "").strip()
 
 
 def check_reachable(hub: Hub) -> None:
@@ -42,7 +58,7 @@ def check_reachable(hub: Hub) -> None:
         HfApi().dataset_info(hub.name, revision=hub.revision, timeout=PATIENCE)
     except HfHubHTTPError as error:
         raise DataError(f"the hub refuses {hub.name}, revision {hub.revision} (data.hub): "
-                        f"{str(error).splitlines()[0]}") from error
+                        f"{in_one_line(error)}") from error
     except (OSError, ValueError, httpx.HTTPError, OfflineModeIsEnabled) as error:
         raise DataError(f"{hub.name} cannot be read: the hub does not answer ({error}). Without a network use "
                         "data.source: files with a local copy (data.path), or the default preset, laptop, whose "

@@ -1,6 +1,8 @@
 """Which files a run reads, and what identifies them; opens no table, so that `fingerprint` stays quick."""
 
 import hashlib
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from headtohead.data.records import DataError
@@ -10,6 +12,7 @@ SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev
 
 PRETRAINED = ("config.json", "generation_config.json", "model*.safetensors*", "tokenizer*", "vocab*", "merges.txt",
               "special_tokens_map.json")  # no pickles
+PATIENCE = 5.0  # seconds to wait for the hub's first answer
 OWN = ("data", "models", "metrics", "plots", "report", "logs", ".checkpoints", ".dvc", ".git")
 
 
@@ -71,13 +74,35 @@ def pretrained_source(pretrained: str) -> str:
     folder = resolve(pretrained)
     if folder.is_dir():
         return str(folder)
-    from huggingface_hub import snapshot_download
+    import httpx
     name, _, revision = pretrained.partition("@")
     try:
-        return snapshot_download(name, revision=revision or None, allow_patterns=list(PRETRAINED), etag_timeout=5)
-    except (OSError, ValueError) as error:
+        return _from_hub(name, revision or None)
+    except (OSError, ValueError, httpx.HTTPError) as error:
         raise DataError(f"model.pretrained {pretrained}: no such folder (looked at {folder}), and the hub does not "
-                        f"give it: {str(error).splitlines()[0]}") from error
+                        f"give it: {in_one_line(error)}") from error
+
+
+def _from_hub(name: str, revision: str | None) -> str:
+    """The folder of a model from the hub, downloaded now or, if the hub does not answer, before."""
+    import httpx
+    from huggingface_hub import HfApi, snapshot_download
+    fetch = partial(snapshot_download, name, revision=revision, allow_patterns=list(PRETRAINED))
+    try:
+        files = HfApi().model_info(name, revision=revision, timeout=PATIENCE).siblings  # a download waits without end
+    except (OSError, httpx.HTTPError):
+        with suppress(OSError):
+            return fetch(local_files_only=True)
+        raise
+    if not any(file.rfilename.endswith(".safetensors") for file in files or []):
+        raise ValueError("it has no weights in safetensors, and pickled ones can run any code when they are opened")
+    return fetch()
+
+
+def in_one_line(error: Exception) -> str:
+    """What an error of the hub's libraries says first, but for a bare status line, which tells nothing."""
+    lines = (line for line in str(error).splitlines() if line.strip() and "Client Error." not in line)
+    return next(lines, type(error).__name__)
 
 
 def pretrained_files(pretrained: str) -> dict[str, Path]:
