@@ -41,7 +41,7 @@ from headtohead.params import read_params
 
 LARGE = (".parquet", ".safetensors", ".bin")  # the hub keeps these apart, and sends them from another address
 ADDRESS = re.compile(r"/(?:api/)?(?:models/)?(?P<name>(?:datasets/)?[^/]+/[^/]+)"
-                     r"(?:/(?P<what>revision|tree|paths-info|resolve|apart)/(?P<revision>[^/]+)(?:/(?P<path>.*))?)?")
+                     r"(?:/(?P<what>revision|tree|resolve|apart)/(?P<revision>[^/]+)(?:/(?P<path>.*))?)?")
 
 
 class Repository:
@@ -112,14 +112,11 @@ class Handler(BaseHTTPRequestHandler):
         elif found["what"] == "tree":
             recursive = parse_qs(address.query).get("recursive") == ["true"]
             self._json(repository.under(unquote(found["path"] or ""), recursive))
-        elif found["what"] == "paths-info":
-            form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
-            self._json([repository.entries[path] for path in form["paths"] if path in repository.entries])
         else:
             self._json({"id": found["name"].removeprefix("datasets/"), "sha": repository.commit, "siblings": [
                 {"rfilename": path} for path, entry in repository.entries.items() if entry["type"] == "file"]})
 
-    do_HEAD = do_POST = do_GET
+    do_HEAD = do_GET
 
     def _file(self, repository: Repository, path: str, apart: bool) -> None:
         entry = repository.entries.get(path, {"type": "missing"})
