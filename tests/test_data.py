@@ -187,12 +187,13 @@ def test_a_training_article_that_is_in_the_test_split_is_dropped_from_training(t
 def test_every_reason_to_drop_a_row_is_counted(tmp_path):
     rows = [*ARTICLES, {"id": "e", "article": "", "highlights": "x"}, {"id": "f", "article": "Some", "highlights": " "},
             {"id": "g", "article": " ... ", "highlights": "x"}, {"id": "h", "article": None, "highlights": None},
+            {"id": "l", "article": "-" * 400 + " Then the text begins, after a long rule.", "highlights": "A rule."},
             {"id": "i", "article": "Short.", "highlights": "A summary that is longer than the article."},
             ARTICLES[3] | {"id": "j"}, ARTICLES[3] | {"id": "k", "article": ARTICLES[3]["article"] + " Updated."}]
     _, tallies = read(data(save(rows, tmp_path / "news.csv")))
     assert dropped(tallies) == {"without text": 4, "summary longer than article": 1, "exact duplicates": 1,
                                 "near duplicates": 1}
-    assert tallies[0].row() == {"input": "news.csv", "read as": "CSV, utf-8, separated by ,", "rows": 47, "used": 30,
+    assert tallies[0].row() == {"input": "news.csv", "read as": "CSV, utf-8, separated by ,", "rows": 48, "used": 30,
                                 **dropped(tallies)}
 
 

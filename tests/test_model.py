@@ -93,11 +93,15 @@ def test_weights_that_were_cut_off_are_named(trained):
                 read()
 
 
-def test_weights_of_another_shape_are_refused(trained):
+@pytest.mark.parametrize(("said", "instead", "message"), [
+    ('"n_embd": 64', '"n_embd": 32', r"lacks weights .* another shape: transformer\.h\.0\.attn\.c_attn"),
+    ('"model_type": "gpt2"', '"model_type": "llama"', "is a llama model"),
+])
+def test_a_config_that_its_weights_do_not_fit_is_refused(trained, said, instead, message):
     config = trained / "config.json"
-    config.write_text(config.read_text().replace('"n_embd": 64', '"n_embd": 32'))
+    config.write_text(config.read_text().replace(said, instead))
     for read in both(trained):
-        with pytest.raises(ModelError, match=r"lacks weights .* another shape: transformer\.h\.0\.attn\.c_attn"):
+        with pytest.raises(ModelError, match=message):
             read()
 
 
@@ -119,14 +123,6 @@ def test_pickled_weights_are_refused(trained):
     (trained / "model.safetensors").rename(trained / "pytorch_model.bin")
     for read in both(trained):
         with pytest.raises(ModelError, match=r"holds pickled weights alone.*safetensors are needed"):
-            read()
-
-
-def test_a_model_that_is_no_gpt2_is_refused(trained):
-    config = trained / "config.json"
-    config.write_text(config.read_text().replace('"model_type": "gpt2"', '"model_type": "llama"'))
-    for read in both(trained):
-        with pytest.raises(ModelError, match="is a llama model"):
             read()
 
 

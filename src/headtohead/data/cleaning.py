@@ -13,6 +13,7 @@ from headtohead.data.records import DataError, Record
 
 REASONS = ("without text", "exact duplicates", "near duplicates", "summary longer than article")
 LEAD = 150  # letters and digits at the start of an article that two stories do not share by chance
+FIRST = re.compile(r"[^\W_]")  # letter or digit, wherever an article begins after rules and bullets
 SHINGLE = 4  # words
 SKETCH = 64  # smallest shingle hashes kept of each article
 LOOKUP = 4  # of these, by which similar articles are found
@@ -77,7 +78,8 @@ class Cleaner:
 
     def _reason_against(self, row: Record) -> str | None:
         article, summary = row["article"], row["summary"]
-        lead = re.sub(r"[\W_]+", "", article[:2 * LEAD].casefold())[:LEAD]
+        begin = FIRST.search(article)
+        lead = re.sub(r"[\W_]+", "", article[begin.start():][:2 * LEAD].casefold())[:LEAD] if begin else ""
         if not lead or not summary:
             return "without text"
         if len(summary) > len(article):
