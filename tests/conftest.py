@@ -1,6 +1,7 @@
 """What all tests share: tiny models of every variant, and the GPU marker."""
 
 import os
+import shutil
 
 import pytest
 
@@ -31,10 +32,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
-def tiny(spec: AttentionSpec, heads: int = 4, max_length: int = MAX_LENGTH, seed: int = 3) -> GPT2:
+# torch compiles for the CPU through a C++ compiler.
+compiles = pytest.mark.skipif(not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))),
+                              reason="needs a C++ compiler")
+
+
+def tiny(spec: AttentionSpec, heads: int = 4, max_length: int = MAX_LENGTH, seed: int = 3, head_dim: int = 16) -> GPT2:
     """A small GPT-2 with random weights, large enough in scale for its logits to differ clearly."""
-    settings = Model(pretrained=None, layers=2, width=16 * heads, heads=heads, init_std=0.2, position_init_std=0.2,
-                     dropout=0.0)
+    settings = Model(pretrained=None, layers=2, width=head_dim * heads, heads=heads, init_std=0.2,
+                     position_init_std=0.2, dropout=0.0)
     return from_scratch(spec, settings, vocab_size=VOCABULARY, max_length=max_length, end_of_text=0, seed=seed).eval()
 
 

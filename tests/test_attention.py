@@ -1,18 +1,29 @@
 """Every variant against arithmetic spelled out in Python, one number at a time."""
 
+import logging
 import math
 import random
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import VARIANTS
+from conftest import VARIANTS, compiles
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from headtohead.attention import AttentionSpec, alibi_slopes, attend, visible
-from headtohead.attention.dispatch import BackendError, choose
+from headtohead.attention import AttentionSpec, alibi_slopes, attend, flash_attn, flex, visible
+from headtohead.attention.capability import BackendError, Capability
+from headtohead.attention.dispatch import LONG, Job, choose, preferred
+from headtohead.attention.masks import bias_at
 
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+JOB = Job(VARIANTS["flash"], CUDA, torch.bfloat16, head_dim=64, queries=512, keys=512)
+FUSED = {name: spec for name, spec in VARIANTS.items() if spec.kernel == "flash"}
+fused = pytest.mark.parametrize("spec", FUSED.values(), ids=FUSED.keys())
 variants = pytest.mark.parametrize("spec", VARIANTS.values(), ids=VARIANTS.keys())
 
 
@@ -162,14 +173,213 @@ def test_a_fused_kernel_is_never_replaced_by_materialised_scores():
         assert (fused, materialised) == ((True, False) if spec.kernel == "flash" else (False, True))
 
 
+@variants
+def test_nothing_is_visible_beyond_its_reach_and_all_reach_is_used(spec):
+    query, key = torch.arange(70)[:, None], torch.arange(70)
+    back = (query - key + 1)[visible(spec, 70)]
+    assert back.max() == (70 if spec.reach is None else spec.reach)
+
+
+@variants
+def test_bias_of_one_query_over_a_ring_of_keys(spec):
+    """A cache may hold its keys in any order; its empty places have negative positions."""
+    padding = torch.tensor([0, 3])
+    whole = bias_at(spec, 4, torch.arange(20), torch.arange(20), padding).expand(2, 4, 20, 20)
+    ring = torch.tensor([16, 17, 18, 19, -1, 13, -7, 15])
+    one = bias_at(spec, 4, torch.tensor([17]), ring, padding).expand(2, 4, 1, 8)
+    for place, key in enumerate(ring.tolist()):
+        expected = whole[:, :, 17, key] if key >= 0 else torch.full((2, 4), -math.inf)
+        assert torch.equal(one[:, :, 0, place], expected)
+    assert torch.equal(bias_at(spec, 4, torch.tensor([17]), ring, None).expand(1, 4, 1, 8), one[:1])
+
+
 def test_a_named_backend_is_used_or_refused():
-    flash, cpu = VARIANTS["flash"], torch.device("cpu")
-    with pytest.raises(BackendError, match="unknown attention backend 'nope'; there are eager, sdpa, reference"):
-        choose(flash, cpu, torch.float32, "nope")
-    with pytest.raises(BackendError, match="eager: it materialises"):
-        choose(flash, cpu, torch.float32, "eager")
-    with pytest.raises(BackendError, match="no fused kernel for meta"):
-        choose(flash, torch.device("meta"), torch.float32)
+    job = replace(JOB, device=CPU, dtype=torch.float32)
+    with pytest.raises(BackendError, match="unknown attention backend 'nope'; there are flash-attn, flex, sdpa, eager"):
+        choose(job, "nope")
+    with pytest.raises(BackendError, match="eager is no kernel of the kind 'flash'"):
+        choose(job, "eager")
+    with pytest.raises(BackendError, match=r"in torch\.float32 on meta: sdpa takes no float32 on meta"):
+        choose(replace(job, device=torch.device("meta")))
+    assert choose(job, "flex").backend.name == "flex"
+    assert choose(job, "flex").why == "asked for by name"
+
+
+@pytest.mark.parametrize(("backend", "changes", "message"), [
+    ("flash-attn", {}, r'is not installed: pip install "headtohead\[cuda\]" brings it \(flash-attn 2\.8'),
+    ("flash-attn", {"dtype": torch.float32}, "takes no float32 on cuda"),
+    ("flash-attn", {"device": CPU}, "takes no bfloat16 on cpu"),
+    ("flash-attn", {"head_dim": 257}, "takes head dimensions from 1 to 256, not 257"),
+    ("flex", {"device": CPU, "backward": True}, "has no gradients on cpu"),
+    ("flex", {"head_dim": 8}, "takes head dimensions from 16 to 256, not 8"),
+    ("flex", {"dtype": torch.float64}, "takes no float64 on cuda"),
+    ("sdpa", {"dtype": torch.float64}, "takes no float64 on cuda"),
+])
+def test_what_a_backend_cannot_do_is_named(monkeypatch, backend, changes, message):
+    monkeypatch.setitem(sys.modules, "flash_attn", None)  # as where it is not installed
+    with pytest.raises(BackendError, match=f"{backend} .*{message}"):
+        choose(replace(JOB, **changes), backend)
+
+
+def test_a_capability_refuses_each_thing_that_it_lacks():
+    job = Job(VARIANTS["alibi_window"], CUDA, torch.float16, head_dim=64, queries=1, keys=9, padded=True, backward=True)
+    able = Capability(kernels=frozenset({"flash"}))
+    lacking = {"kernels": (frozenset({"eager"}), "kernel of the kind 'flash'"), "dtypes": ({}, "no float16 on cuda"),
+               "backward": (frozenset({"cpu"}), "no gradients on cuda"), "alibi": (False, "no ALiBi"),
+               "patterns": (frozenset({"full"}), "no pattern 'window'"), "padding": (False, "no padding on the left"),
+               "cache": (False, "no fewer queries than keys"), "head_dims": (range(1, 9), "from 1 to 8, not 64"),
+               "package": (("no_such_package", "get it"), "is not installed: get it")}
+    assert able.unsupported(job) is None
+    for name, (value, message) in lacking.items():
+        assert able.unsupported(job) != replace(able, **{name: value}).unsupported(job)
+        assert message in replace(able, **{name: value}).unsupported(job)
+    everything = replace(able, **{name: value for name, (value, _) in lacking.items()}).unsupported(job)
+    assert all(message in everything for _, message in lacking.values())
+
+
+@pytest.fixture
+def with_flash_attn(monkeypatch):
+    monkeypatch.setattr(flash_attn, "capability", replace(flash_attn.capability, package=None))
+
+
+def on_cuda(name, length, **changes):
+    return replace(JOB, spec=VARIANTS[name], queries=length, keys=length, **changes)
+
+
+@pytest.mark.parametrize(("job", "first", "without_flash_attn"), [
+    (on_cuda("standard", 512), "eager", "eager"),
+    (on_cuda("flash", 512), "sdpa", "sdpa"),
+    (on_cuda("flash", LONG), "sdpa", "sdpa"),
+    (on_cuda("flash", 512, padded=True), "flash-attn", "sdpa"),
+    (on_cuda("flash", LONG, padded=True), "flash-attn", "flex"),
+    (on_cuda("flash_alibi", LONG - 1), "flash-attn", "flex"),
+    (on_cuda("flash_alibi", LONG), "flex", "flex"),
+    (on_cuda("flash_alibi", LONG, backward=True), "flex", "flex"),
+    (on_cuda("flash_alibi", LONG, padded=True), "flash-attn", "flex"),
+    (on_cuda("flash_sparse", 512), "flash-attn", "flex"),
+    (on_cuda("flash_sparse", LONG), "flex", "flex"),
+    (on_cuda("flash_sparse", LONG, backward=True), "flash-attn", "flex"),
+    (on_cuda("alibi_window", LONG), "flex", "flex"),
+    (on_cuda("flash", 512, dtype=torch.float32), "sdpa", "sdpa"),
+    (on_cuda("flash_alibi", 512, dtype=torch.float32), "flex", "flex"),
+    (on_cuda("flash_alibi", 512, head_dim=8), "flash-attn", "sdpa"),
+    (replace(on_cuda("flash_alibi", LONG), queries=1), "flash-attn", "sdpa"),  # a growing cache
+    (on_cuda("flash_alibi", 512, device=CPU), "sdpa", "sdpa"),
+    (on_cuda("standard", 512, device=CPU), "eager", "eager"),
+])
+def test_dispatch_takes_the_best_that_can_do_the_whole_job(monkeypatch, with_flash_attn, job, first,
+                                                           without_flash_attn):
+    assert choose(job).backend.name == first
+    order = preferred(job)
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "flash_attn", None)
+    choice = choose(job)
+    assert choice.backend.name == without_flash_attn
+    passed_over = order[:order.index(without_flash_attn)]
+    assert all(f"{name} " in choice.why for name in passed_over)
+
+
+@pytest.mark.parametrize("backend", ["flash-attn", "flex", "sdpa"])
+def test_standard_stays_eager_whatever_runs_fused_kernels(backend):
+    assert choose(on_cuda("standard", 512), backend).backend.name == "eager"
+
+
+def test_a_choice_is_told_once(caplog):
+    caplog.set_level(logging.INFO)
+    spec = AttentionSpec(kernel="flash", pattern="window", window=977)  # of no other test
+    for length in (5, 5, 6):
+        attend(*tensors(1, 1, length, length), spec)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"attention {spec} in torch.float32 on cpu by sdpa: the best that can do it here"]
+
+
+def dense_by_segment(q, k, v, queries, keys, softmax_scale, causal, alibi_slopes, window_size):
+    """What flash-attn documents: each segment alone, its mask aligned to its last query and key."""
+    assert causal
+    assert q.dtype == k.dtype
+    out = torch.full_like(q, math.nan)
+    for (a, b), (c, d) in zip(pairwise(queries), pairwise(keys), strict=True):
+        back = torch.arange(b - a)[:, None] + (d - c) - (b - a) - torch.arange(d - c)
+        hidden = (back < 0) if window_size == (-1, -1) else (back < -window_size[1]) | (back > window_size[0])
+        scores = torch.einsum("qhd,khd->hqk", q[a:b], k[c:d]) * softmax_scale
+        if alibi_slopes is not None:
+            scores = scores - alibi_slopes[:, None, None] * back.abs()
+        weights = scores.masked_fill(hidden, -math.inf).softmax(-1)
+        out[a:b] = torch.einsum("hqk,khd->qhd", weights, v[c:d])
+    return out
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """A flash-attn for the CPU, written from its documentation: what we hand it must mean what we want."""
+    def varlen(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, **options):
+        assert cu_seqlens_q.dtype == cu_seqlens_k.dtype == torch.int32
+        assert (cu_seqlens_q[-1], cu_seqlens_k[-1]) == (len(q), len(k))
+        assert (cu_seqlens_q.diff().max() <= max_seqlen_q, cu_seqlens_k.diff().max() <= max_seqlen_k) == (True, True)
+        return dense_by_segment(q, k, v, cu_seqlens_q.tolist(), cu_seqlens_k.tolist(), **options)
+
+    def whole(q, k, v, **options):
+        segments = [0, q.shape[1]], [0, k.shape[1]]
+        return torch.stack([dense_by_segment(*row, *segments, **options) for row in zip(q, k, v, strict=True)])
+
+    library = SimpleNamespace(flash_attn_func=whole, flash_attn_varlen_func=varlen)
+    monkeypatch.setitem(sys.modules, "flash_attn", library)
+    monkeypatch.setattr(flash_attn, "capability", replace(flash_attn.capability, dtypes=None, package=None))
+
+
+@fused
+def test_flash_attn_is_handed_what_the_variant_means(stand_in, spec):
+    @settings(deadline=None, max_examples=40)
+    @given(data=st.data())
+    def check(data):
+        batch, heads = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 6))
+        keys = data.draw(st.integers(1, 24))
+        queries = data.draw(st.integers(1, keys))
+        rows = st.none() | st.lists(st.integers(0, keys - 1), min_size=batch, max_size=batch)
+        left = data.draw(rows)
+        padding = None if left is None else torch.tensor(left)
+        q, k, v = tensors(batch, heads, queries, keys)
+        expected = attend(q, k, v, spec, "reference", left_padding=padding, scale=0.7)
+        out = attend(q, k, v, spec, "flash-attn", left_padding=padding, scale=0.7)
+        assert out.isfinite().all()
+        real = torch.arange(keys - queries, keys) >= (torch.zeros(batch, 1) if left is None else padding[:, None])
+        mask = real[:, None, :, None]
+        torch.testing.assert_close(out * mask, expected * mask, atol=2e-5, rtol=1e-4)
+
+    check()
+
+
+@compiles
+@pytest.mark.parametrize(("name", "queries", "keys", "padding"), [
+    ("flash_sparse", 37, 37, None),
+    ("flash", 1, 150, None),
+    ("alibi_window", 130, 130, [0, 5, 129]),
+    ("flash_alibi", 3, 40, [0, 38, 39]),
+])
+def test_flex_computes_every_variant(name, queries, keys, padding):
+    q, k, v = tensors(3, 3, queries, keys, dim=16)
+    left = None if padding is None else torch.tensor(padding)
+    expected = attend(q, k, v, VARIANTS[name], "reference", left_padding=left, scale=0.4)
+    out = attend(q, k, v, VARIANTS[name], "flex", left_padding=left, scale=0.4)
+    torch.testing.assert_close(out, expected, atol=2e-6, rtol=1e-5)  # a padding query sees itself in both
+
+
+@compiles
+def test_flex_compiles_for_a_shape_once_and_never_beyond_its_limit(monkeypatch):
+    spec, lengths = VARIANTS["flash_sparse"], (21, 22)
+    attend(*tensors(1, 2, lengths[0], lengths[0], dim=16), spec, "flex")
+    monkeypatch.setattr(flex, "SHAPES", 1)
+    with torch.profiler.profile() as profile:
+        attend(*tensors(1, 2, lengths[0], lengths[0], dim=16), spec, "flex")
+    assert not any(event.key in ("aten::_softmax", "aten::bmm") for event in profile.key_averages())
+    with pytest.raises(BackendError, match=r"compiled for 1 shapes .* q \(1, 2, 22, 16\), .* take fewer lengths"):
+        attend(*tensors(1, 2, lengths[1], lengths[1], dim=16), spec, "flex")
+
+
+def test_flex_builds_a_block_mask_once_for_each_pair_of_lengths():
+    first, again, other = (flex.prepare(VARIANTS["flash"], 4, 9, keys, None, CPU) for keys in (9, 9, 10))
+    assert first is again
+    assert first is not other
 
 
 def test_shapes_that_do_not_belong_together_are_refused():

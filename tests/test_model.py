@@ -1,15 +1,26 @@
 """GPT-2 with a variant inside: pretrained weights stay, nothing looks ahead, and a checkpoint knows what it is."""
 
+import copy
 import json
 
 import pytest
 import torch
-from conftest import MAX_LENGTH, VARIANTS, VOCABULARY, random_ids, tiny
+from conftest import MAX_LENGTH, VARIANTS, VOCABULARY, compiles, random_ids, tiny
+from torch._dynamo.utils import counters
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import headtohead
 from headtohead.attention import AttentionSpec
-from headtohead.model import GPT2, ModelError, build, check_trained_here, from_pretrained, named_variant
+from headtohead.attention.dispatch import BackendError
+from headtohead.model import (
+    GPT2,
+    ModelError,
+    build,
+    check_trained_here,
+    compile_for_training,
+    from_pretrained,
+    named_variant,
+)
 from headtohead.params import Model, read_params
 
 variants = pytest.mark.parametrize("name", VARIANTS)
@@ -240,7 +251,71 @@ def test_the_variant_is_readable_in_the_checkpoint(tmp_path):
 @variants
 def test_the_backend_that_runs_is_named(name):
     model: GPT2 = tiny(VARIANTS[name])
+    assert model.backend == model.backend_for(20) == model.backend_for(20, training=True)
     assert model.backend == ("eager" if VARIANTS[name].kernel == "eager" else "sdpa")
+
+
+@compiles
+def test_a_named_backend_runs_the_model(trained):
+    model, _ = headtohead.load(trained, backend="flex")
+    assert model.backend_for(20) == "flex"
+    ids = random_ids(1, 20, seed=9)
+    with torch.no_grad(), torch.profiler.profile() as profile:
+        logits = model(ids, use_cache=False).logits
+    assert not any("scaled_dot_product" in event.key for event in profile.key_averages())
+    torch.testing.assert_close(logits, tiny(VARIANTS["flash"])(ids).logits, atol=1e-4, rtol=1e-4)
+    with pytest.raises(BackendError, match="flex has no gradients on cpu"):
+        model.backend_for(20, training=True)
+
+
+def test_a_named_backend_that_cannot_run_is_an_error_and_standard_stays_eager(trained, tokenizer):
+    model, _ = headtohead.load(trained, backend="flash-attn")
+    with pytest.raises(BackendError, match="flash-attn takes no float32 on cpu"):
+        model(random_ids(1, 20, seed=9))
+    tiny(VARIANTS["standard"]).save_pretrained(trained)
+    model, _ = headtohead.load(trained, backend="flash-attn")
+    assert model.backend == "eager"
+
+
+def test_a_checkpoint_does_not_depend_on_the_backend(trained, tmp_path, tokenizer):
+    settings = Model(pretrained=None, layers=1, width=16, heads=1, init_std=0.1, position_init_std=0.1, dropout=0.0)
+    built = build(VARIANTS["flash"], settings, tokenizer, MAX_LENGTH, seed=1, backend="flex")
+    assert built.backend == "flex"
+    for model in (built, headtohead.load(trained, backend="flex")[0]):
+        model.save_pretrained(tmp_path / "again")
+        assert "flex" not in (tmp_path / "again/config.json").read_text()
+        assert "attention_backend" not in (tmp_path / "again/config.json").read_text()
+
+
+def gradients(model, precision):
+    """Loss and gradients of a batch whose labels begin at another place in every row."""
+    ids = random_ids(3, 20, seed=1)
+    labels = ids.masked_fill(torch.arange(20) < torch.tensor([[5], [9], [0]]), -100)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        loss = model(input_ids=ids, labels=labels, weights=torch.linspace(0.1, 1, 60).view(3, 20)).loss
+    loss.backward()
+    return [loss.detach(), *(parameter.grad.clone() for parameter in model.parameters())]
+
+
+@compiles
+@variants
+def test_compiling_changes_neither_loss_nor_gradients_nor_names_nor_kernel(name):
+    model = tiny(VARIANTS[name]).train()
+    compiled = copy.deepcopy(model)
+    torch._dynamo.reset()
+    counters.clear()
+    with torch._dynamo.config.patch(recompile_limit=8, fail_on_recompile_limit_hit=False):  # as they are, and put back
+        compile_for_training(compiled)
+        ours, theirs = gradients(compiled, "float32"), gradients(model, "float32")
+        assert counters["stats"]["unique_graphs"] == 2  # one for both blocks, one for the loss
+        assert not counters["graph_break"]
+        with torch.profiler.profile() as profile:
+            gradients(compiled, "bfloat16")
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+    assert compiled.state_dict().keys() == model.state_dict().keys()
+    fused = any("scaled_dot_product" in event.key for event in profile.key_averages())
+    assert fused == (VARIANTS[name].kernel == "flash")  # the compiler has not put a fused kernel in place of scores
 
 
 def test_training_with_attention_dropout_is_refused(pretrained):

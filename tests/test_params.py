@@ -31,6 +31,11 @@ def test_the_projects_own_parameters_are_right():
     assert params.compared == list(STUDY)
 
 
+def test_a_backend_is_named_or_left_to_dispatch(tmp_path):
+    assert read_params(ROOT / "params.yaml").library is None
+    assert read_params(write(tmp_path, lambda raw: raw.update(backend="flex"))).library == "flex"
+
+
 def test_repeats_collapse_and_further_variants_join(tmp_path):
     def change(raw):
         raw["variants"]["wide"] = {"kernel": "flash", "positions": "alibi", "pattern": "window", "window": 100}
@@ -45,6 +50,8 @@ def test_repeats_collapse_and_further_variants_join(tmp_path):
     (lambda p: p.update(also="standard"), "also: .*valid list"),
     (lambda p: p.update(preset="nope"), "preset: unknown preset 'nope'; there are laptop, news, paper, smoke"),
     (lambda p: p.update(sed=1), "sed: unknown key; keys there: attention, also, .*did you mean seed"),
+    (lambda p: p.update(backend="cuda"), "backend: Input should be 'auto', 'flash-attn', 'flex' or 'sdpa'"),
+    (lambda p: p.pop("backend"), "backend: Field required"),
     (lambda p: p["presets"]["laptop"]["train"].update(stepz=3), "laptop.train.stepz: unknown key; .*mean steps"),
     (lambda p: p["presets"]["laptop"]["train"].pop("steps"), "presets.laptop.train.steps: Field required"),
     (lambda p: p["presets"]["laptop"]["train"].update(steps=0), "train.steps: .*greater than or equal to 1 .is 0"),
@@ -54,6 +61,7 @@ def test_repeats_collapse_and_further_variants_join(tmp_path):
     (lambda p: p["presets"]["laptop"]["model"].pop("layers"), "needs layers"),
     (lambda p: p["presets"]["laptop"]["data"].update(source="files"), "source: files needs `path`"),
     (lambda p: p["presets"]["laptop"]["generate"].update(max_new_tokens=500), "leaves no room for an article"),
+    (lambda p: p["presets"]["laptop"]["profile"]["lengths"].append(0), r"laptop.profile.lengths.4: .*equal to 1 .is 0"),
     (lambda p: p["variants"].pop("flash"), "'flash'|flash cannot be left out"),
     (lambda p: p["variants"].update({"Bad Name": {}}), "Bad Name"),
     (lambda p: p["variants"].update(untrained={}), "untrained is the name of a reference row"),
@@ -82,6 +90,7 @@ def test_what_is_wrong_is_named(tmp_path, change, message):
     ("presets.laptop.train.learning_rate", "0.005", r"Input should be a valid number \(is '0.005'\)"),
     ("presets.laptop.train.warmup_steps", 5000, "5000 is more than steps 1200"),
     ("presets.laptop.profile.new_tokens", 175, "175 leaves no room for an article .* tokenizer.max_length 176"),
+    ("presets.laptop.profile.batch_sizes", [], "List should have at least 1 item"),
     ("presets.paper.generate.max_new_tokens", 505, "505 leaves no room for an article"),  # beside a separator in bytes
     ("variants.flash.kernel", "cuda", r"Input should be 'eager' or 'flash' \(is 'cuda'\)"),
     ("variants.flash.kernal", "eager", "pattern 'full' knows no kernal; keys: kernel, positions, pattern"),

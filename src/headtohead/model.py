@@ -1,6 +1,6 @@
 """transformers' GPT-2 with an attention variant put in through its attention registry."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,15 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutput
 
-from headtohead.attention.dispatch import Backend, choose
+from headtohead.attention.dispatch import Backend, Job, choose
 from headtohead.attention.spec import AttentionSpec
 from headtohead.data.inputs import pretrained_source
 from headtohead.data.prompts import IGNORED
 from headtohead.params import Model, Params
 
+ALIGNED = 64  # matrix units want the vocabulary's size to be a multiple of it
 REGISTERED = "headtohead"  # the attention implementation's name in transformers' registries
+COMPILATIONS = 64  # of one function: a shape or mode each; one more is an error
 
 
 class ModelError(RuntimeError):
@@ -35,6 +37,17 @@ class ModelError(RuntimeError):
 def best_device() -> torch.device:
     """The GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class Config(GPT2Config):
+    """GPT-2's configuration, and the library that runs its fused attention; a checkpoint does not depend on that."""
+
+    attention_backend: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        settings = super().to_dict()
+        del settings["attention_backend"]  # or it would be saved
+        return settings
 
 
 @dataclass(frozen=True)
@@ -50,11 +63,17 @@ def _prepare(q_length: int, kv_length: int, attention_mask: Tensor | None, confi
              dtype: torch.dtype, device: torch.device, **_: Any) -> Prepared:
     """The registry's mask function, called once a forward pass."""
     spec, device = variant_of(config), torch.device(device)
-    if torch.is_autocast_enabled(device.type):  # the embeddings keep their dtype, but queries and keys will not
-        dtype = torch.get_autocast_dtype(device.type)
-    backend = choose(spec, device, dtype)
     padding = None if attention_mask is None else _left_padding(attention_mask)
+    backend = _backend(config, device, dtype, q_length, kv_length, padding is not None, torch.is_grad_enabled())
     return Prepared(spec, backend, backend.prepare(spec, config.n_head, q_length, kv_length, padding, device))
+
+
+def _backend(config: GPT2Config, device: torch.device, dtype: torch.dtype, queries: int, keys: int,
+             padded: bool, backward: bool) -> Backend:
+    if torch.is_autocast_enabled(device.type):  # weights keep their dtype, but queries and keys will not
+        dtype = torch.get_autocast_dtype(device.type)
+    job = Job(variant_of(config), device, dtype, config.n_embd // config.n_head, queries, keys, padded, backward)
+    return choose(job, getattr(config, "attention_backend", None)).backend
 
 
 def _left_padding(mask: Tensor) -> Tensor | None:
@@ -91,11 +110,26 @@ class NoPositions(nn.Module):
         return torch.zeros((), device=position_ids.device)
 
 
+def _token_losses(head: nn.Linear, hidden: Tensor, labels: Tensor) -> Tensor:
+    """Negative log-likelihood (nats) of labels [tokens] after hidden states [tokens, width]."""
+    return nn.functional.cross_entropy(head(hidden).float(), labels, reduction="none")
+
+
+def _aligned_losses(head: nn.Linear, hidden: Tensor, labels: Tensor) -> Tensor:
+    """The same for matrix units: over a vocabulary of 50,257 gradients take five times as long as over 50,304."""
+    size = head.out_features
+    padded = nn.functional.pad(head.weight, (0, 0, 0, -size % ALIGNED))
+    logits = nn.functional.linear(hidden, padded).float()
+    beyond = torch.arange(len(padded), device=logits.device) >= size
+    return nn.functional.cross_entropy(logits.masked_fill(beyond, -torch.inf), labels, reduction="none")
+
+
 class GPT2(GPT2LMHeadModel):
     """GPT-2 with the variant in `config.attention_variant`; a plain GPT-2 checkpoint loads into it unchanged."""
 
     _keys_to_ignore_on_load_unexpected: ClassVar = [r"transformer\.wpe\.weight"]  # ALiBi has no use for the table
     accepts_loss_kwargs = False  # the loss is a mean within the batch; Trainer divides by accumulation
+    _token_losses: Callable[[nn.Linear, Tensor, Tensor], Tensor] = staticmethod(_token_losses)
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__(config)
@@ -106,10 +140,18 @@ class GPT2(GPT2LMHeadModel):
     def variant(self) -> AttentionSpec:
         return variant_of(self.config)
 
+    def backend_for(self, length: int, training: bool = False) -> str:
+        """Name of what runs the attention of a pass over `length` tokens, on the model's device and dtype.
+
+        Raises:
+            BackendError: nothing can, or not what was asked for.
+        """
+        return _backend(self.config, self.device, self.dtype, length, length, False, training).name
+
     @property
     def backend(self) -> str:
-        """Name of the attention backend that runs on the model's device and dtype."""
-        return choose(self.variant, self.device, self.dtype).name
+        """The same for a pass over as many tokens as the model was made for."""
+        return self.backend_for(self.config.n_positions)
 
     @property
     def length_limit(self) -> int | None:
@@ -131,25 +173,41 @@ class GPT2(GPT2LMHeadModel):
         rest |= {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
         if labels is None or weights is None:
             return super().forward(labels=labels, **rest)
-        losses, counted = self._losses(labels, **rest)
-        weight = weights[:, 1:][counted]
+        at = (labels[:, 1:] != IGNORED).nonzero(as_tuple=True)  # waits for the device, so once
+        losses, weight = self._losses(labels, at, **rest), weights[:, 1:][at]
         return CausalLMOutput(loss=(losses * weight).sum() / weight.sum())
 
     def summary_losses(self, input_ids: Tensor, labels: Tensor) -> list[tuple[float, int]]:
         """For each row [batch, length], the mean negative log-likelihood (nats) of its labels and how many count."""
-        losses, counted = self._losses(labels.to(self.device), input_ids=input_ids.to(self.device))
+        labels = labels.to(self.device)
+        counted = labels[:, 1:] != IGNORED
+        losses = self._losses(labels, counted.nonzero(as_tuple=True), input_ids=input_ids.to(self.device))
         tokens = counted.sum(1).tolist()
         return [(row.mean().item(), n) for row, n in zip(torch.split(losses, tokens), tokens, strict=True)]
 
-    def _losses(self, labels: Tensor, **inputs: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Negative log-likelihood of each label that counts [counted], and where those are, bool [batch, length-1].
+    def _losses(self, labels: Tensor, at: tuple[Tensor, ...], **inputs: Tensor | None) -> Tensor:
+        """Negative log-likelihood [counted] of the labels that count, at rows and columns `at` of labels[:, 1:].
 
         The vocabulary's logits are computed at those positions alone: most of a sequence is article.
         """
         hidden = self.transformer(**inputs, use_cache=False).last_hidden_state[:, :-1]
-        counted = labels[:, 1:] != IGNORED
-        logits = self.lm_head(hidden[counted]).float()
-        return nn.functional.cross_entropy(logits, labels[:, 1:][counted], reduction="none"), counted
+        return self._token_losses(self.lm_head, hidden[at], labels[:, 1:][at])
+
+
+def compile_for_training(model: GPT2) -> None:
+    """Compile a model's blocks and loss in place, for training on CUDA; its parameters keep their names.
+
+    Blocks are alike, so they share one compilation for each shape [batch, length]: give them few. The loss is
+    compiled for any number of positions; under autocast its logits never stand in memory as float32.
+
+    Raises (when the model runs):
+        FailOnRecompileLimitHit: more than `COMPILATIONS` shapes; torch would go on uncompiled, after a warning.
+    """
+    torch._dynamo.config.recompile_limit = COMPILATIONS
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    for block in model.transformer.h:
+        block.compile(dynamic=False)
+    model._token_losses = torch.compile(_aligned_losses, dynamic=True)
 
 
 def variant_of(config: GPT2Config, source: str | Path = "this model") -> AttentionSpec:
@@ -178,8 +236,12 @@ def named_variant(params: Params, name: str) -> AttentionSpec:
     return params.variants[name]
 
 
-def build(spec: AttentionSpec, settings: Model, tokenizer: PreTrainedTokenizerBase, max_length: int, seed: int) -> GPT2:
+def build(spec: AttentionSpec, settings: Model, tokenizer: PreTrainedTokenizerBase, max_length: int, seed: int,
+          backend: str | None = None) -> GPT2:
     """The model that the parameters describe, before training.
+
+    Args:
+        backend: what runs its attention if it has a fused kernel; None leaves it to dispatch.
 
     Raises:
         ModelError: see `from_pretrained`; or the tokenizer has tokens that the pretrained model lacks.
@@ -188,16 +250,18 @@ def build(spec: AttentionSpec, settings: Model, tokenizer: PreTrainedTokenizerBa
         source = pretrained_source(settings.pretrained)
         model = from_pretrained(spec, source, dropout=settings.dropout, max_length=max_length)
         _check_vocabulary(source, model, tokenizer)
-        return model
-    return from_scratch(spec, settings, vocab_size=len(tokenizer), max_length=max_length,
-                        end_of_text=tokenizer.eos_token_id, seed=seed)
+    else:
+        model = from_scratch(spec, settings, vocab_size=len(tokenizer), max_length=max_length,
+                             end_of_text=tokenizer.eos_token_id, seed=seed)
+    model.config.attention_backend = backend
+    return model
 
 
 def from_scratch(spec: AttentionSpec, settings: Model, *, vocab_size: int, max_length: int,
                  end_of_text: int, seed: int) -> GPT2:
     """A GPT-2 with fresh weights; the same seed gives every variant the same ones, but for the position table."""
     torch.manual_seed(seed)
-    model = GPT2(GPT2Config(
+    model = GPT2(Config(
         vocab_size=vocab_size, n_positions=max_length, n_layer=settings.layers, n_embd=settings.width,
         n_head=settings.heads, initializer_range=settings.init_std,
         attn_pdrop=0.0, resid_pdrop=settings.dropout, embd_pdrop=settings.dropout,
@@ -224,8 +288,11 @@ def from_pretrained(spec: AttentionSpec, source: str | Path, *, dropout: float, 
     return _checked(source, config)
 
 
-def load(path: str | Path) -> tuple[GPT2, PreTrainedTokenizerBase]:
+def load(path: str | Path, backend: str | None = None) -> tuple[GPT2, PreTrainedTokenizerBase]:
     """Model (in eval mode, float32, on the CPU) and tokenizer of a `models/V` folder, with its own variant.
+
+    Args:
+        backend: what runs its attention if it has a fused kernel; None leaves it to dispatch.
 
     Raises:
         ModelError: no such folder, a file in it cannot be read, it names no variant, weights are missing, or the
@@ -235,6 +302,7 @@ def load(path: str | Path) -> tuple[GPT2, PreTrainedTokenizerBase]:
         raise ModelError(f"{path} is no checkpoint folder: it has no config.json; `dvc repro` makes models/VARIANT")
     config = _config(path)
     variant_of(config, path)
+    config.attention_backend = backend
     model = _checked(path, config).eval()
     with _reading(f"{path}/tokenizer.json"):
         tokenizer = AutoTokenizer.from_pretrained(path)
@@ -284,15 +352,15 @@ def _reading(file: str) -> Iterator[None]:
                          "does so for models/VARIANT)") from error
 
 
-def _config(source: str | Path) -> GPT2Config:
+def _config(source: str | Path) -> Config:
     with _reading(f"{source}/config.json"):
-        config = GPT2Config.from_pretrained(source)
+        config = Config.from_pretrained(source)
     if config.model_type != "gpt2":
         raise ModelError(f"{source} is a {config.model_type} model; model.pretrained must name a GPT-2")
     return config
 
 
-def _checked(source: str | Path, config: GPT2Config) -> GPT2:
+def _checked(source: str | Path, config: Config) -> GPT2:
     """Load weights from safetensors; refuse to go on with any that the checkpoint does not have."""
     folder = Path(source)
     if any(folder.glob("pytorch_model*.bin")) and not any(folder.glob("*.safetensors")):

@@ -142,6 +142,8 @@ class Generate(Section):
 
 class Profile(Section):
     new_tokens: Positive
+    lengths: Annotated[list[Annotated[int, Field(ge=1, le=1_000_000)]], Field(min_length=1, max_length=20)]
+    batch_sizes: Annotated[list[Batch], Field(min_length=1, max_length=20)]
     train_batch_sizes: Annotated[list[Batch], Field(min_length=1, max_length=20)]
     min_repeats: Annotated[int, Field(ge=2, le=100_000)]
     min_seconds: Annotated[float, Field(ge=0, le=3600)]
@@ -176,6 +178,7 @@ class Params(Section):
     also: Annotated[list[Name], Field(min_length=4, max_length=4)]
     preset: Name
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    backend: Literal["auto", "flash-attn", "flex", "sdpa"]
     variants: dict[Name, AttentionSpec]
     presets: dict[Name, Preset]
 
@@ -196,6 +199,11 @@ class Params(Section):
     def chosen(self) -> Preset:
         """The preset that `preset` names."""
         return self.presets[self.preset]
+
+    @property
+    def library(self) -> str | None:
+        """The backend that runs the variants with kernel flash; None leaves it to dispatch."""
+        return None if self.backend == "auto" else self.backend
 
     @property
     def compared(self) -> list[str]:

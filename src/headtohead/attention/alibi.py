@@ -1,5 +1,7 @@
 """Attention with linear biases (Press, Smith, Lewis 2022, "Train Short, Test Long", section 3)."""
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -33,4 +35,11 @@ def _geometric(heads: int) -> list[float]:
 def alibi_bias(heads: int, query: Tensor, key: Tensor) -> Tensor:
     """-slope * (query - key), added to scaled scores: float32 [heads, *broadcast(query, key)]."""
     distance = (query - key).to(torch.float32)
-    return -alibi_slopes(heads).to(distance.device).view(-1, *[1] * distance.dim()) * distance
+    return -slopes_on(heads, distance.device).view(-1, *[1] * distance.dim()) * distance
+
+
+@cache
+def slopes_on(heads: int, device: torch.device) -> Tensor:
+    """`alibi_slopes` on a device, moved there once: a copy from the CPU waits for the device, and no graph takes it."""
+    with torch.inference_mode(False):  # or training could not use what inference left here
+        return alibi_slopes(heads).to(device)

@@ -3,16 +3,12 @@
 import torch
 from torch import Tensor
 
+from headtohead.attention.capability import Capability
 from headtohead.attention.masks import dense_bias
 from headtohead.attention.spec import AttentionSpec
 
 name = "eager"
-
-
-def unsupported(spec: AttentionSpec, device: torch.device, dtype: torch.dtype) -> str | None:
-    return None if spec.kernel == "eager" else "it materialises the scores, and the variant asks for a fused kernel"
-
-
+capability = Capability(kernels=frozenset({"eager"}))
 prepare = dense_bias
 
 

@@ -24,3 +24,6 @@ def window(query: Any, key: Any, *, window: Count) -> Any:
 
 
 PATTERNS: dict[str, Callable[..., Any]] = {pattern.__name__: pattern for pattern in (full, window)}
+
+# How many keys back from its own, that one included, a query can look at most; no limit for a pattern that is not here.
+REACH: dict[str, Callable[..., int]] = {"window": lambda *, window: window}

@@ -3,19 +3,14 @@
 softmax(Q K^T * scale + bias) V (Vaswani et al. 2017, equation 1), with the variant's mask and bias.
 """
 
-import torch
 from torch import Tensor
 
+from headtohead.attention.capability import Capability
 from headtohead.attention.masks import dense_bias
 from headtohead.attention.spec import AttentionSpec
 
 name = "reference"
-
-
-def unsupported(spec: AttentionSpec, device: torch.device, dtype: torch.dtype) -> str | None:
-    return None
-
-
+capability = Capability(kernels=frozenset({"eager", "flash"}))
 prepare = dense_bias
 
 

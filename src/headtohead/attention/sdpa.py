@@ -5,19 +5,17 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
+from headtohead.attention.capability import Capability
 from headtohead.attention.masks import dense_bias
 from headtohead.attention.spec import AttentionSpec
 
 name = "sdpa"
+HALF = (torch.bfloat16, torch.float16)
+capability = Capability(kernels=frozenset({"flash"}),
+                        dtypes={"cpu": (torch.float32, torch.float64, *HALF), "cuda": (torch.float32, *HALF)})
 
-# Without MATH: what cannot run fused is an error, not a silent dense computation.
-FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
-
-
-def unsupported(spec: AttentionSpec, device: torch.device, dtype: torch.dtype) -> str | None:
-    if spec.kernel != "flash":
-        return "it is a fused kernel, and the variant asks for materialised scores"
-    return None if device.type in ("cpu", "cuda") else f"PyTorch has no fused kernel for {device.type}"
+# Fastest first. Without MATH: what cannot run fused is an error, not a silent dense computation.
+FUSED = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
 
 
 def prepare(spec: AttentionSpec, heads: int, queries: int, keys: int,
@@ -30,7 +28,7 @@ def prepare(spec: AttentionSpec, heads: int, queries: int, keys: int,
 
 
 def run(q: Tensor, k: Tensor, v: Tensor, spec: AttentionSpec, bias: Tensor | None, scale: float) -> Tensor:
-    with sdpa_kernel(FUSED):
+    with sdpa_kernel(FUSED, set_priority=True):
         return scaled_dot_product_attention(
             q, k, v, attn_mask=None if bias is None else bias.to(q.dtype),
             is_causal=bias is None and q.shape[-2] > 1, scale=scale)

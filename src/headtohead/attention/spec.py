@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
-from headtohead.attention.patterns import PATTERNS
+from headtohead.attention.patterns import PATTERNS, REACH
 
 
 class AttentionSpec(BaseModel):
@@ -33,6 +33,11 @@ class AttentionSpec(BaseModel):
     def numbers(self) -> dict[str, Any]:
         """The pattern's own numbers, by name."""
         return dict(self.model_extra or {})
+
+    @property
+    def reach(self) -> int | None:
+        """How many keys back from its own, that one included, a query can look at most; None without limit."""
+        return REACH[self.pattern](**self.numbers) if self.pattern in REACH else None
 
     @model_validator(mode="after")
     def _numbers_fit_pattern(self) -> Self:
