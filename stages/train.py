@@ -17,10 +17,11 @@ def main(variant: str) -> None:
     tokenizer, max_length = load_tokenizer(), preset.tokenizer.max_length
     layout = Layout(separator_ids(tokenizer), tokenizer.eos_token_id, max_length)
     start = Path("data/pretrained.json").read_text()
-    checkpoints = checkpoint_folder(variant, spec, preset.model, preset.train, max_length, params.seed, start, digest())
+    checkpoints = checkpoint_folder(variant, spec, preset.model, preset.train, max_length, params.seed, params.backend,
+                                    start, digest())
 
     forget_finished(but=checkpoints)
-    model = build(spec, preset.model, tokenizer, max_length, params.seed)
+    model = build(spec, preset.model, tokenizer, max_length, params.seed, params.library)
     with writing(checkpoints):
         curves = train(model, make_examples(load_split("train"), layout),
                        make_examples(load_split("validation"), layout), preset.train, filler=tokenizer.pad_token_id,

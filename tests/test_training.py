@@ -9,12 +9,14 @@ from types import ModuleType
 
 import pytest
 import torch
-from conftest import VARIANTS, random_ids, tiny
+from conftest import VARIANTS, compiles, random_ids, tiny
+from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 import headtohead.training as training
 from headtohead.data.prompts import Layout, collate
 from headtohead.data.records import DataError
+from headtohead.decoding.engine import Engine
 from headtohead.decoding.generation import generate_tokens, reference_losses, write_summaries
 from headtohead.decoding.predictions import predict
 from headtohead.params import Generate, Train
@@ -286,6 +288,23 @@ def test_the_articles_weight_falls_to_nothing_and_validation_counts_the_summary_
     assert curves["validation_loss"].tolist() == pytest.approx([expected[0.0]] * 4, rel=1e-3)
 
 
+@compiles
+def test_compiled_training_is_the_same_training(tmp_path, monkeypatch):
+    """As on CUDA: padded to one length, and without a last, smaller batch, which validation must not lose."""
+    validation = make_examples(rows(21, 2), LAYOUT)  # a batch of 16 and one of 5
+    curves, names = [], []
+    for whether in (False, True):
+        monkeypatch.setattr(training, "_compiles", lambda whether=whether: whether)
+        model, path = tiny(VARIANTS["flash_alibi"]), tmp_path / str(whether)
+        with torch._dynamo.config.patch(recompile_limit=8, fail_on_recompile_limit_hit=False):
+            curves.append(train(model, make_examples(rows(40, 1), LAYOUT), validation, SETTINGS, filler=0, seed=7,
+                                checkpoints=path))
+        names.append(load_file(path / "checkpoint-12/model.safetensors").keys())
+    assert names[0] == names[1]
+    for column in curves[0]:
+        assert curves[1][column].tolist() == pytest.approx(curves[0][column].tolist(), rel=1e-3)
+
+
 def test_a_summary_that_does_not_fit_names_its_row():
     with pytest.raises(DataError, match=r"article 7: .* raise tokenizer\.max_length"):
         make_examples([{"id": "7", "article": [5], "summary": [5] * 70}], LAYOUT)
@@ -295,7 +314,7 @@ def test_a_summary_that_does_not_fit_names_its_row():
 def test_the_text_is_the_same_for_any_batch_size(name, tokenizer):
     model = tiny(VARIANTS[name])
     prompts = [LAYOUT.prompt(row["article"], reserve=12) for row in rows(11, 6)]
-    texts = [write_summaries(model, tokenizer, prompts, GREEDY.model_copy(update={"batch_size": size}))
+    texts = [write_summaries(Engine(model), tokenizer, prompts, GREEDY.model_copy(update={"batch_size": size}))
              for size in (1, 3, 11)]
     assert texts[0] == texts[1] == texts[2]
     assert len(set(texts[0])) > 1
@@ -308,15 +327,16 @@ def test_greedy_is_the_most_likely_token_each_time(name, tokenizer):
     with torch.no_grad():
         while len(sequence) < len(prompt) + 12 and (len(sequence) == len(prompt) or sequence[-1] != 0):
             sequence.append(model(torch.tensor([sequence])).logits[0, -1].argmax().item())
-    assert generate_tokens(model, tokenizer, [prompt], GREEDY)[0].tolist() == sequence[len(prompt):]
+    assert generate_tokens(Engine(model), tokenizer, [prompt], GREEDY)[0].tolist() == sequence[len(prompt):]
 
 
 def test_beams_find_likelier_texts_than_greed_does(tokenizer):
     model = tiny(VARIANTS["flash"])
+    engine = Engine(model)
     prompts = [LAYOUT.prompt(row["article"], reserve=12) for row in rows(8, 8)]
 
     def mean_likelihood(beams):
-        texts = generate_tokens(model, tokenizer, prompts, GREEDY.model_copy(update={"beams": beams, "batch_size": 8}))
+        texts = generate_tokens(engine, tokenizer, prompts, GREEDY.model_copy(update={"beams": beams, "batch_size": 8}))
         parts = [loss_by_hand(model, prompt + [t for t in text if t], len(prompt), 0.0)
                  for prompt, text in zip(prompts, texts.tolist(), strict=True)]
         return -sum(loss / weight for loss, weight in parts)
@@ -327,17 +347,17 @@ def test_beams_find_likelier_texts_than_greed_does(tokenizer):
 
 def test_the_ngram_ban_leaves_copying_from_the_article_alone(tokenizer):
     """transformers' own ban counts the prompt, and so forbids a summarizer to copy."""
-    model = tiny(VARIANTS["flash"])
+    engine = Engine(tiny(VARIANTS["flash"]))
     prompt = LAYOUT.prompt(rows(1, 9)[0]["article"], reserve=12)
-    free = generate_tokens(model, tokenizer, [prompt], GREEDY)[0].tolist()
+    free = generate_tokens(engine, tokenizer, [prompt], GREEDY)[0].tolist()
     in_article = [*free[:4], *prompt]  # the model's own continuation now stands in the prompt as well
-    banned = GREEDY.model_copy(update={"no_repeat_ngram": 2})
-    first = generate_tokens(model, tokenizer, [in_article], GREEDY.model_copy(update={"max_new_tokens": 2}))[0].tolist()
+    banned, short = GREEDY.model_copy(update={"no_repeat_ngram": 2}), GREEDY.model_copy(update={"max_new_tokens": 2})
+    first = generate_tokens(engine, tokenizer, [in_article], short)[0].tolist()
     with_copy = [*first, *in_article]
-    wanted = generate_tokens(model, tokenizer, [with_copy], GREEDY.model_copy(update={"max_new_tokens": 2}))
-    got = generate_tokens(model, tokenizer, [with_copy], banned.model_copy(update={"max_new_tokens": 2}))
+    wanted = generate_tokens(engine, tokenizer, [with_copy], short)
+    got = generate_tokens(engine, tokenizer, [with_copy], banned.model_copy(update={"max_new_tokens": 2}))
     assert torch.equal(wanted, got)
-    tokens = generate_tokens(model, tokenizer, [prompt], banned)[0].tolist()
+    tokens = generate_tokens(engine, tokenizer, [prompt], banned)[0].tolist()
     tokens = tokens[:tokens.index(0)] if 0 in tokens else tokens
     pairs = list(pairwise(tokens))
     assert len(set(pairs)) == len(pairs)

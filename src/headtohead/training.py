@@ -16,13 +16,15 @@ import torch
 import transformers
 from safetensors.torch import load_model
 from torch import Tensor
+from torch.nn.functional import pad
+from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import rotate_checkpoints
 
 from headtohead.data.inputs import identity
 from headtohead.data.prompts import IGNORED, Example, Layout, collate
 from headtohead.data.records import DataError, Record
-from headtohead.model import GPT2
+from headtohead.model import GPT2, compile_for_training
 from headtohead.params import Train
 from headtohead.progress import Bar, console
 
@@ -38,6 +40,8 @@ class TrainingError(RuntimeError):
 def train(model: GPT2, examples: list[Example], validation: list[Example], settings: Train, *,
           filler: int, seed: int, checkpoints: Path, title: str = "training") -> pd.DataFrame:
     """Train `model` in place and leave it with the weights of its lowest validation loss.
+
+    On CUDA it is compiled, and all batches have one shape: the longest sequence's length, and no smaller last batch.
 
     Args:
         examples, validation: from `make_examples`.
@@ -55,14 +59,22 @@ def train(model: GPT2, examples: list[Example], validation: list[Example], setti
     done = _state(last)["global_step"] if last else 0
     if done:
         console.print(f"{title} goes on from step {done} of {settings.steps}")
+    compiled = _compiles()
+    longest = max(len(sequence) for sequence, _ in examples + validation)
     with Bar(title, total=settings.steps, done=done) as bar:
         trainer = FadingArticle(
-            model, _arguments(settings, seed, checkpoints), train_dataset=examples, eval_dataset=validation,
-            data_collator=partial(_batch, filler=filler, article_weight=settings.article_weight),
+            model, _arguments(settings, seed, checkpoints, drop_last=compiled and len(examples) >= settings.batch_size,
+                              evaluated=_alike(len(validation), 4 * settings.batch_size) if compiled else None),
+            train_dataset=examples, eval_dataset=validation,
+            data_collator=partial(_batch, filler=filler, article_weight=settings.article_weight,
+                                  length=longest if compiled else None),
             callbacks=[Progress(bar), Finite(title), Seal()])
         trainer.remove_callback(PrinterCallback)
-        log.info("%s parameters on %s, attention by %s; %s examples", f"{model.num_parameters():,}", model.device,
-                 model.backend, f"{len(examples):,}")
+        if compiled:
+            compile_for_training(model)
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            log.info("%s parameters on %s, attention by %s; %s examples", f"{model.num_parameters():,}", model.device,
+                     model.backend_for(longest, training=True), f"{len(examples):,}")
         if done < settings.steps:  # resumed at its end, Trainer would take one step more
             trainer.train(resume_from_checkpoint=last and str(last))
     end = _state(checkpoints / f"checkpoint-{settings.steps}")
@@ -87,11 +99,23 @@ def _example(row: Record, layout: Layout) -> Example:
         raise DataError(f"article {row['id']}: {error}; raise tokenizer.max_length or drop the row") from error
 
 
-def _arguments(settings: Train, seed: int, checkpoints: Path) -> TrainingArguments:
+def _compiles() -> bool:
+    """On CUDA alone: there it pays, and there the shapes are kept the same."""
+    return torch.cuda.is_available()
+
+
+def _alike(count: int, most: int) -> int:
+    """The size of batches that are as alike as can be, each at most `most`: every size is compiled for."""
+    return math.ceil(count / math.ceil(count / most))
+
+
+def _arguments(settings: Train, seed: int, checkpoints: Path, drop_last: bool, evaluated: int | None
+               ) -> TrainingArguments:
     every = settings.steps // settings.evaluations
     return TrainingArguments(
         output_dir=str(checkpoints), seed=seed, data_seed=seed, max_steps=settings.steps,
-        per_device_train_batch_size=settings.batch_size, per_device_eval_batch_size=4 * settings.batch_size,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=evaluated or 4 * settings.batch_size,
         gradient_accumulation_steps=settings.accumulation, bf16=settings.precision == "bfloat16",
         use_cpu=not torch.cuda.is_available(),
         learning_rate=settings.learning_rate, lr_scheduler_type="cosine", warmup_steps=settings.warmup_steps,
@@ -99,7 +123,7 @@ def _arguments(settings: Train, seed: int, checkpoints: Path) -> TrainingArgumen
         save_strategy="steps", save_steps=every, metric_for_best_model="eval_loss",
         greater_is_better=False, prediction_loss_only=True, logging_nan_inf_filter=False,
         remove_unused_columns=False, report_to=[], disable_tqdm=True, log_level="error",
-        dataloader_pin_memory=torch.cuda.is_available())
+        dataloader_pin_memory=torch.cuda.is_available(), dataloader_drop_last=drop_last)
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:
@@ -175,8 +199,14 @@ def _finished(checkpoint: Path) -> bool:
     return _sealed(checkpoint) and _state(checkpoint)["global_step"] == _state(checkpoint)["max_steps"]
 
 
-def _batch(examples: list[Example], filler: int, article_weight: float) -> dict[str, Tensor]:
-    return collate(examples, filler, article_weight) | {"prompt": torch.tensor([prompt for _, prompt in examples])}
+def _batch(examples: list[Example], filler: int, article_weight: float, length: int | None) -> dict[str, Tensor]:
+    """A batch as `collate` makes it, padded on to `length` if there is one, and each row's prompt [batch]."""
+    batch = collate(examples, filler, article_weight)
+    if length is not None:
+        more = (0, length - batch["input_ids"].shape[1])
+        fillers = {"input_ids": filler, "labels": IGNORED, "weights": 0.0}
+        batch = {name: pad(batch[name], more, value=value) for name, value in fillers.items()}
+    return batch | {"prompt": torch.tensor([prompt for _, prompt in examples])}
 
 
 class FadingArticle(Trainer):
@@ -184,6 +214,13 @@ class FadingArticle(Trainer):
 
     Validation counts the summary alone, whatever that weight is.
     """
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[dict[str, Tensor]]:
+        """All of it: what drops a last, smaller batch in training would drop it here, too."""
+        dropped, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        loader = super().get_eval_dataloader(eval_dataset)
+        self.args.dataloader_drop_last = dropped
+        return loader
 
     def compute_loss(self, model: GPT2, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any) -> Any:
         left = 1 - self.state.global_step / self.state.max_steps if model.training else 0.0
