@@ -1,31 +1,19 @@
-"""Summaries by transformers' `generate`: batched, greedy or beam search."""
+"""Summaries of prompts of any lengths, and how likely a model finds the reference ones."""
 
 from collections.abc import Callable
 
 import torch
-from torch import LongTensor, Tensor
-from transformers import LogitsProcessor, LogitsProcessorList, NoRepeatNGramLogitsProcessor, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from headtohead.data.prompts import collate, pad_left
+from headtohead.decoding.engine import Engine
+from headtohead.decoding.search import generate
 from headtohead.model import GPT2
 from headtohead.params import Generate
 
 
-class NoRepeatInSummary(LogitsProcessor):
-    """Bans an n-gram that the summary already holds.
-
-    transformers counts the prompt too, which in a decoder-only summarizer forbids copying from the article.
-    """
-
-    def __init__(self, size: int, prompt_length: int) -> None:
-        self._ban = NoRepeatNGramLogitsProcessor(size)
-        self._prompt_length = prompt_length
-
-    def __call__(self, input_ids: LongTensor, scores: Tensor) -> Tensor:
-        return self._ban(input_ids[:, self._prompt_length:], scores)
-
-
-def write_summaries(model: GPT2, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], settings: Generate,
+def write_summaries(engine: Engine, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], settings: Generate,
                     on_done: Callable[[int], None] = lambda count: None) -> list[str]:
     """The continuation of each prompt as text, never the prompt itself.
 
@@ -35,7 +23,7 @@ def write_summaries(model: GPT2, tokenizer: PreTrainedTokenizerBase, prompts: li
     """
     summaries = [""] * len(prompts)
     for batch in batches_by_length(prompts, settings.batch_size):
-        tokens = generate_tokens(model, tokenizer, [prompts[i] for i in batch], settings)
+        tokens = generate_tokens(engine, tokenizer, [prompts[i] for i in batch], settings)
         texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
         for i, text in zip(batch, texts, strict=True):
             summaries[i] = text.strip()
@@ -43,18 +31,18 @@ def write_summaries(model: GPT2, tokenizer: PreTrainedTokenizerBase, prompts: li
     return summaries
 
 
-@torch.inference_mode()
-def generate_tokens(model: GPT2, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]],
+def generate_tokens(engine: Engine, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]],
                     settings: Generate) -> Tensor:
-    """Token ids [prompts, at most max_new_tokens] of the continuations, filled up with end-of-text."""
+    """Token ids [prompts, at most max_new_tokens] of the continuations, filled up with end-of-text.
+
+    No n-gram comes twice in a summary, but it may come from the article: transformers counts the prompt too, which in
+    a decoder-only summarizer forbids copying.
+    """
     ids, mask = pad_left(prompts, tokenizer.pad_token_id)
-    length = ids.shape[1]
-    processors = [NoRepeatInSummary(settings.no_repeat_ngram, length)] if settings.no_repeat_ngram else []
-    out = model.generate(
-        ids.to(model.device), attention_mask=mask.to(model.device), do_sample=False, num_beams=settings.beams,
-        max_new_tokens=settings.max_new_tokens, eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id, logits_processor=LogitsProcessorList(processors))
-    return out[:, length:]
+    padding = (mask == 0).sum(1)
+    return generate(engine, ids.to(engine.device), padding.to(engine.device) if padding.any() else None,
+                    max_new_tokens=settings.max_new_tokens, beams=settings.beams,
+                    no_repeat_ngram=settings.no_repeat_ngram, end=tokenizer.eos_token_id)
 
 
 @torch.inference_mode()

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from headtohead.data.prompts import Layout
 from headtohead.data.records import Record
 from headtohead.data.tokenizer import separator_ids
+from headtohead.decoding.engine import Engine
 from headtohead.decoding.generation import reference_losses, write_summaries
 from headtohead.model import GPT2
 from headtohead.params import Generate
@@ -33,10 +34,12 @@ def predict(model: GPT2, tokenizer: PreTrainedTokenizerBase, rows: Any, settings
     layout = Layout(separator_ids(tokenizer), tokenizer.eos_token_id, min(limits, default=None))
     prompts = [layout.prompt(row["article"], reserve=settings.max_new_tokens) for row in rows]
     examples = [layout.example(row["article"], row["summary"]) for row in rows]
-    log.info("%s: %d articles of %d to %d tokens, attention by %s", title, len(prompts), min(map(len, prompts)),
-             max(map(len, prompts)), model.backend)
+    engine, longest = Engine(model), max(map(len, prompts))
+    log.info("%s: %d articles of %d to %d tokens, attention by %s, then %s", title, len(prompts),
+             min(map(len, prompts)), longest, engine.backend_for(longest), engine.decoder)
     with Bar(title, total=len(prompts)) as bar:
-        summaries = write_summaries(model, tokenizer, prompts, settings, bar.advance)
+        summaries = write_summaries(engine, tokenizer, prompts, settings, bar.advance)
+    engine.release()
     losses = reference_losses(model, examples, tokenizer.pad_token_id, settings.batch_size)
     return [{"id": row["id"], "summary": summary, "reference": row["reference"], "loss": loss, "tokens": tokens,
              "cut": len(row["article"]) + len(layout.separator) - len(prompt)}

@@ -1,0 +1,113 @@
+"""GPT-2 on transformers' own weights, without what transformers does around them: the parts of one forward pass."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import gelu, layer_norm, pad
+
+from headtohead.model import ALIGNED, GPT2
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One block's weights. `carried` is the bias of the block before, which the first kernel adds."""
+
+    norm_1: Any
+    norm_2: Any
+    qkv: Any
+    projection: Any
+    widen: Any
+    narrow: Any
+    carried: Tensor | None
+    scale: float
+
+
+class Network:
+    """The layers of a model. Everything is [tokens, width], tokens being all those of a batch.
+
+    On CUDA the model's weights are laid out anew for the kernels (same values, same shapes, the model still works):
+    matrices [out, in] in memory, the vocabulary padded to a multiple of 64.
+
+    Raises:
+        ValueError: the model has another activation than GPT-2's.
+    """
+
+    def __init__(self, model: GPT2) -> None:
+        config, transformer = model.config, model.transformer
+        if config.activation_function != "gelu_new":
+            raise ValueError(f"activation_function {config.activation_function!r} in config.json; GPT-2's is gelu_new")
+        self.vocabulary, self._wte, self._wpe = config.vocab_size, transformer.wte, transformer.wpe
+        self.norm = transformer.ln_f
+        carried = [None, *(block.mlp.c_proj.bias for block in transformer.h)]
+        self.layers = [Layer(block.ln_1, block.ln_2, block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc,
+                             block.mlp.c_proj, bias, block.attn.scaling)
+                       for block, bias in zip(transformer.h, carried[:-1], strict=True)]
+        self.carried = carried[-1]
+        self.head: Tensor = self._wte.weight
+        if model.device.type == "cuda":
+            self._lay_out()
+
+    def _lay_out(self) -> None:
+        for layer in self.layers:
+            for part in (layer.qkv, layer.projection, layer.widen, layer.narrow):
+                part.weight.data = part.weight.data.t().contiguous().t()
+        self.head = pad(self._wte.weight.data, (0, 0, 0, -self.vocabulary % ALIGNED))
+        self._wte.weight.data = self.head[:self.vocabulary]
+
+    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """ids and positions [tokens] -> [tokens, width]."""
+        x: Tensor = self._wte(ids) + self._wpe(positions)
+        return x
+
+    def arithmetic(self, tokens: int) -> "Arithmetic":
+        """How to compute a pass over so many tokens."""
+        if self.head.device.type != "cuda":
+            return Plain(self)
+        from headtohead.decoding.fused import Fused, SingleRow  # Triton is there with CUDA alone
+
+        return SingleRow(self) if tokens == 1 else Fused(self)
+
+
+class Arithmetic:
+    """The three parts of a pass; between `enter` and `leave` comes the attention."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+
+    def enter(self, x: Tensor, layer: Layer) -> Tensor:
+        """Queries, keys and values [tokens, 3 * width]."""
+        raise NotImplementedError
+
+    def leave(self, x: Tensor, attended: Tensor, layer: Layer) -> Tensor:
+        """The layer's output; may write over `x`."""
+        raise NotImplementedError
+
+    def logits(self, x: Tensor) -> Tensor:
+        """[tokens, vocabulary]."""
+        raise NotImplementedError
+
+
+class Plain(Arithmetic):
+    """PyTorch's operators, one after the other."""
+
+    def enter(self, x: Tensor, layer: Layer) -> Tensor:
+        return _affine(_normed(x, layer.norm_1), layer.qkv)
+
+    def leave(self, x: Tensor, attended: Tensor, layer: Layer) -> Tensor:
+        x = x + _affine(attended, layer.projection)
+        wide = gelu(_affine(_normed(x, layer.norm_2), layer.widen), approximate="tanh")
+        return x + _affine(wide, layer.narrow)
+
+    def logits(self, x: Tensor) -> Tensor:
+        return _normed(x, self.network.norm) @ self.network.head.t()
+
+
+def _affine(x: Tensor, part: Any) -> Tensor:
+    """transformers' Conv1D: weight [in, out]."""
+    return torch.addmm(part.bias, x, part.weight)
+
+
+def _normed(x: Tensor, norm: Any) -> Tensor:
+    return layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)

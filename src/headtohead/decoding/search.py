@@ -1,0 +1,234 @@
+"""Greedy and beam search with transformers' results, on tensors of fixed shape that never leave the device."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from headtohead.decoding.engine import Engine, rounded
+
+CHECKED = 8  # steps between two looks at whether all is done, each of which waits for a GPU
+NEVER = -1.0e9  # transformers' score of what must not be chosen
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What one recording serves: `end` is the token that ends a sequence, None where nothing does."""
+
+    batch: int
+    length: int
+    padded: bool
+    new_tokens: int
+    beams: int
+    no_repeat_ngram: int
+    end: int | None
+
+
+@torch.inference_mode()
+def generate(engine: Engine, ids: Tensor, left_padding: Tensor | None = None, *, max_new_tokens: int, beams: int = 1,
+             no_repeat_ngram: int = 0, end: int | None = None) -> Tensor:
+    """The continuation of each prompt: the same tokens as transformers' `generate` gives.
+
+    Args:
+        ids: [batch, length] on the engine's device.
+        left_padding: [batch], padding tokens before each prompt; None where there are none.
+        beams: 1 is greedy search; more is beam search with transformers' defaults (scores divided by length).
+        no_repeat_ngram: n-grams of this size do not come twice in a continuation; 0 allows them.
+        end: the token that ends a continuation, and fills it up; None lets all be `max_new_tokens` long.
+
+    Returns:
+        int64 [batch, at most max_new_tokens].
+    """
+    batch, length = ids.shape
+    padding = torch.zeros(batch, dtype=torch.int64, device=ids.device) if left_padding is None else left_padding
+    rows, slots = (rounded(batch), rounded(length)) if engine.graphs else (batch, length)
+    padded = left_padding is not None or rows > batch or slots > length
+    shape = Shape(rows, slots, padded, max_new_tokens, beams, no_repeat_ngram, end)
+    recording = engine.recording(shape, lambda: (Greedy if beams == 1 else Beams)(engine, shape))
+    search = recording.work
+    search.load(ids, padding)
+    recording.replay(0)
+    for step in range(1, max_new_tokens):
+        if end is not None and (not engine.graphs or step % CHECKED == 0) and search.done():
+            break
+        recording.replay(1)
+    return search.result()[:batch].clone()
+
+
+class Search:
+    """What both have in common: the prompts, the cache, and how many tokens have been chosen."""
+
+    def __init__(self, engine: Engine, shape: Shape) -> None:
+        self.engine, self.shape = engine, shape
+        device = engine.device
+        self.rows = shape.batch * shape.beams
+        self.ids = torch.zeros(shape.batch, shape.length, dtype=torch.int64, device=device)
+        self.padding = torch.zeros(shape.batch, dtype=torch.int64, device=device)
+        self.idle = torch.zeros(shape.batch, dtype=torch.bool, device=device)
+        self.count = torch.zeros(1, dtype=torch.int64, device=device)
+        self.tokens = torch.zeros(self.rows, shape.new_tokens, dtype=torch.int64, device=device)
+        self.cache = engine.cache(self.rows, shape.length + shape.new_tokens)
+
+    def load(self, ids: Tensor, padding: Tensor) -> None:
+        """Prompts into the right-hand lower corner; rows that are left over hold one token and are done at once."""
+        batch, length = ids.shape
+        extra = self.shape.length - length
+        self.ids.zero_()
+        self.ids[:batch, extra:] = ids
+        self.padding.fill_(self.shape.length - 1)
+        self.padding[:batch] = padding + extra
+        self.idle.fill_(True)
+        self.idle[:batch] = False
+
+    def parts(self) -> list[Callable[[], None]]:
+        return [self.start, self.step][:self.shape.new_tokens]
+
+    def start(self) -> None:
+        """The prompts, and the first token."""
+        self.count.zero_()
+        self.tokens.fill_(self.shape.end or 0)
+        self.reset()
+        logits = self.engine.prefill(self.ids, self.padding if self.shape.padded else None, self.cache)
+        self.choose(logits.repeat_interleave(self.shape.beams, 0))
+
+    def step(self) -> None:
+        """One more token."""
+        latest = self.tokens.index_select(1, self.count - 1)[:, 0]
+        now = self.shape.length + self.count - 1
+        self.choose(self.engine.decode(latest, now, self.padding if self.shape.padded else None, self.cache))
+
+    def reset(self) -> None:
+        """What is true before the first token."""
+        raise NotImplementedError
+
+    def choose(self, logits: Tensor) -> None:
+        """Take the next token of every row, from logits [rows, vocabulary]."""
+        raise NotImplementedError
+
+    def done(self) -> bool:
+        """Whether no further step changes the result; waits for the device."""
+        raise NotImplementedError
+
+    def result(self) -> Tensor:
+        """[batch, tokens of the longest]."""
+        raise NotImplementedError
+
+
+class Greedy(Search):
+    """The likeliest token each time."""
+
+    def __init__(self, engine: Engine, shape: Shape) -> None:
+        super().__init__(engine, shape)
+        self.finished = torch.zeros_like(self.idle)
+
+    def reset(self) -> None:
+        self.finished.copy_(self.idle)
+
+    def choose(self, logits: Tensor) -> None:
+        if size := self.shape.no_repeat_ngram:
+            logits = without_repeats(logits, self.tokens, self.count, size)
+        chosen = logits.argmax(-1)
+        if self.shape.end is not None:
+            chosen = chosen.masked_fill(self.finished, self.shape.end)
+            self.finished.logical_or_(chosen == self.shape.end)
+        self.tokens.index_copy_(1, self.count, chosen[:, None])
+        self.count.add_(1)
+
+    def done(self) -> bool:
+        return bool(self.finished.all())
+
+    def result(self) -> Tensor:
+        """As far as the longest goes, its end-of-text included."""
+        if self.shape.end is None:
+            return self.tokens
+        ended = (self.tokens == self.shape.end).long().cumsum(1)
+        return self.tokens[:, :int((ended - (self.tokens == self.shape.end).long() == 0)[~self.idle].sum(1).max())]
+
+
+class Beams(Search):
+    """Beam search as transformers does it: the best `beams` open sequences go on, the best finished ones are kept.
+
+    A sequence's score is the sum of its tokens' log-probabilities; a finished one's is divided by its length.
+    A prompt is done when its best open sequence, were it finished now, could not beat its worst finished one.
+    """
+
+    def __init__(self, engine: Engine, shape: Shape) -> None:
+        super().__init__(engine, shape)
+        size, device = (shape.batch, shape.beams), engine.device
+        self.scores = torch.zeros(size, device=device)
+        self.best = torch.zeros(*size, shape.new_tokens, dtype=torch.int64, device=device)
+        self.best_scores = torch.zeros(size, device=device)
+        self.best_lengths = torch.zeros(size, dtype=torch.int64, device=device)
+        self.hopeful = torch.zeros(shape.batch, 1, dtype=torch.bool, device=device)
+        self.exhausted = torch.zeros((), dtype=torch.bool, device=device)
+        self._first_row = torch.arange(shape.batch, device=device)[:, None] * shape.beams
+
+    def reset(self) -> None:
+        self.scores.fill_(NEVER)
+        self.scores[:, :1].zero_()  # all beams are still the same
+        self.best.fill_(self.shape.end or 0)
+        self.best_scores.fill_(NEVER)
+        self.best_lengths.zero_()
+        self.hopeful.copy_(~self.idle[:, None])
+        self.exhausted.zero_()
+
+    def choose(self, logits: Tensor) -> None:
+        shape, vocabulary = self.shape, logits.shape[-1]
+        likely = logits.float().log_softmax(-1)
+        if shape.no_repeat_ngram:
+            likely = without_repeats(likely, self.tokens, self.count, shape.no_repeat_ngram)
+        total = likely.view(shape.batch, shape.beams, vocabulary) + self.scores[:, :, None]
+        # Twice as many as there are beams: were half of them finished, enough would be left to go on with.
+        scores, place = total.flatten(1).topk(2 * shape.beams)
+        beam, token = place // vocabulary, place % vocabulary
+        written = self.tokens.view(shape.batch, shape.beams, shape.new_tokens)
+        tokens = written.gather(1, beam[:, :, None].expand(-1, -1, shape.new_tokens))
+        tokens.index_copy_(2, self.count, token[:, :, None])
+        self.count.add_(1)
+        finished = self.count >= shape.new_tokens
+        finished = finished.expand_as(token) if shape.end is None else finished | (token == shape.end)
+        self._keep_finished(scores, tokens, finished)
+        self._go_on(scores, tokens, beam, finished)
+
+    def _keep_finished(self, scores: Tensor, tokens: Tensor, finished: Tensor) -> None:
+        """The best so far, among them those of the first `beams` candidates that have just come to their end."""
+        final = scores / self.count + NEVER * (~self.hopeful) + NEVER * (~finished)
+        final[:, self.shape.beams:] += NEVER
+        scores, order = torch.cat([self.best_scores, final], 1).topk(self.shape.beams)
+        lengths = torch.cat([self.best_lengths, self.count.expand_as(final)], 1).gather(1, order)
+        tokens = torch.cat([self.best, tokens], 1).gather(1, order[:, :, None].expand(-1, -1, tokens.shape[-1]))
+        self.best_scores.copy_(scores)
+        self.best_lengths.copy_(lengths)
+        self.best.copy_(tokens)
+
+    def _go_on(self, scores: Tensor, tokens: Tensor, beam: Tensor, finished: Tensor) -> None:
+        """From the best candidates that are still open."""
+        scores, order = (scores + NEVER * finished).topk(self.shape.beams)
+        tokens = tokens.gather(1, order[:, :, None].expand(-1, -1, tokens.shape[-1]))
+        self.scores.copy_(scores)
+        self.tokens.copy_(tokens.flatten(0, 1))
+        self.cache.reorder((beam.gather(1, order) + self._first_row).flatten(), unchanged=self.shape.length)
+        reachable = scores[:, :1] / self.count
+        self.hopeful.logical_and_((reachable > self.best_scores[:, -1:]) | (self.best_scores[:, -1:] <= NEVER / 2))
+        self.exhausted.copy_(finished.all())
+
+    def done(self) -> bool:
+        return bool(self.exhausted | ~self.hopeful.any())
+
+    def result(self) -> Tensor:
+        return self.best[:, 0, :int(self.best_lengths[:, 0][~self.idle].max())]
+
+
+def without_repeats(scores: Tensor, tokens: Tensor, count: Tensor, size: int) -> Tensor:
+    """Scores [rows, vocabulary] with -inf for tokens that would repeat an n-gram of the first `count` [1] `tokens`."""
+    if tokens.shape[1] < size:
+        return scores
+    grams = tokens.unfold(1, size, 1)  # [rows, places, size]
+    recent = count - size + 1 + torch.arange(size - 1, device=tokens.device)
+    latest = tokens.index_select(1, recent.clamp(min=0))
+    place = torch.arange(grams.shape[1], device=tokens.device)
+    repeats = (grams[:, :, :-1] == latest[:, None]).all(-1) & (place + size <= count)
+    token = grams[:, :, -1]
+    banned = scores.gather(1, token).masked_fill(repeats, -torch.inf)
+    return scores.scatter_reduce(1, token, banned, "amin")

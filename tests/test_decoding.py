@@ -1,0 +1,136 @@
+"""The inference engine against transformers' own `generate`, token for token, and its cache against arithmetic."""
+
+import pytest
+import torch
+from conftest import VARIANTS, VOCABULARY, random_ids, tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import LogitsProcessor, LogitsProcessorList, NoRepeatNGramLogitsProcessor
+
+from headtohead.decoding.cache import Cache
+from headtohead.decoding.engine import Engine, rounded
+from headtohead.decoding.search import generate, without_repeats
+
+variants = pytest.mark.parametrize("name", VARIANTS)
+
+
+class NoRepeatInContinuation(LogitsProcessor):
+    """transformers' own rule, shown the continuation alone."""
+
+    def __init__(self, size, prompt_length):
+        self._ban, self._prompt_length = NoRepeatNGramLogitsProcessor(size), prompt_length
+
+    def __call__(self, input_ids, scores):
+        return self._ban(input_ids[:, self._prompt_length:], scores)
+
+
+def padded_prompts(batch, length, seed):
+    """Prompts of different lengths with padding on their left: ids, mask, padding."""
+    generator = torch.Generator().manual_seed(seed)
+    padding = torch.randint(0, length, (batch,), generator=generator)
+    padding[int(torch.randint(0, batch, (), generator=generator))] = 0
+    mask = (torch.arange(length) >= padding[:, None]).long()
+    return random_ids(batch, length, seed) * mask, mask, padding
+
+
+def by_transformers(model, ids, mask, *, max_new_tokens, beams, no_repeat_ngram, end):
+    ban = [NoRepeatInContinuation(no_repeat_ngram, ids.shape[1])] if no_repeat_ngram else []
+    out = model.generate(ids, attention_mask=mask, do_sample=False, num_beams=beams, max_new_tokens=max_new_tokens,
+                         eos_token_id=end, pad_token_id=end, logits_processor=LogitsProcessorList(ban))
+    return out[:, ids.shape[1]:].tolist()
+
+
+@variants
+@settings(deadline=None, max_examples=12)
+@given(batch=st.integers(1, 4), length=st.integers(1, 30), new=st.integers(1, 20), beams=st.integers(1, 4),
+       no_repeat=st.integers(0, 3), seed=st.integers(0, 10_000))
+def test_every_variant_writes_what_transformers_writes(name, batch, length, new, beams, no_repeat, seed):
+    model = tiny(VARIANTS[name], seed=seed % 7)
+    ids, mask, padding = padded_prompts(batch, length, seed)
+    # A token that such a model likes: some rows end early, some late, some never.
+    end = int(model(ids, attention_mask=mask).logits[0, -1].topk(3).indices[seed % 3])
+    asked = {"max_new_tokens": new, "beams": beams, "no_repeat_ngram": no_repeat, "end": end}
+    ours = generate(Engine(model), ids, padding, **asked).tolist()
+    assert ours == by_transformers(model, ids, mask, **asked)
+
+
+@variants
+def test_without_an_end_all_are_equally_long(name):
+    model, ids = tiny(VARIANTS[name]), random_ids(2, 9, seed=4)
+    engine = Engine(model)
+    for beams in (1, 3):
+        assert generate(engine, ids, max_new_tokens=11, beams=beams).shape == (2, 11)
+    with torch.no_grad():
+        expected = model(ids).logits[:, -1]
+    torch.testing.assert_close(engine.forward(ids), expected, atol=2e-5, rtol=1e-4)
+
+
+@variants
+def test_beyond_its_positions_alibi_goes_on_and_a_table_cannot(name):
+    model = tiny(VARIANTS[name], max_length=16)
+    ids = random_ids(1, 14, seed=4)
+    if VARIANTS[name].positions == "alibi":
+        assert generate(Engine(model), ids, max_new_tokens=8).shape == (1, 8)
+    else:
+        with pytest.raises(IndexError):
+            generate(Engine(model), ids, max_new_tokens=8)
+
+
+def test_one_engine_serves_changing_shapes():
+    model = tiny(VARIANTS["flash"])
+    engine = Engine(model)
+    for batch, length, beams in ((3, 20, 1), (1, 5, 2), (3, 20, 1), (2, 30, 1)):
+        ids, mask, padding = padded_prompts(batch, length, seed=length)
+        asked = {"max_new_tokens": 6, "beams": beams, "no_repeat_ngram": 0, "end": 0}
+        assert generate(engine, ids, padding, **asked).tolist() == by_transformers(model, ids, mask, **asked)
+    engine.release()
+
+
+def test_another_activation_is_refused():
+    model = tiny(VARIANTS["flash"])
+    model.config.activation_function = "relu"
+    with pytest.raises(ValueError, match="'relu'"):
+        Engine(model)
+
+
+@given(length=st.integers(1, 40), window=st.integers(1, 20), prompt=st.integers(1, 39), steps=st.integers(0, 12))
+@settings(deadline=None, max_examples=60)
+def test_a_window_keeps_the_keys_it_can_see_and_no_others(length, window, prompt, steps):
+    prompt, spec = min(prompt, length), VARIANTS["flash_sparse"].model_copy(update={"window": window})
+    cache = Cache(spec, layers=1, rows=1, heads=1, length=length, head_dim=1, device=torch.device("cpu"),
+                  dtype=torch.float32)
+    assert cache.slots == min(length, window)
+    position = torch.arange(prompt, dtype=torch.float32).view(1, 1, prompt, 1)
+    cache.fill(0, position, position)
+    latest = prompt - 1
+    for _ in range(min(steps, length - prompt)):
+        latest += 1
+        cache.append(0, torch.tensor([[[latest]]]).float(), torch.tensor([[[latest]]]).float(), torch.tensor([latest]))
+    held = cache.positions(torch.tensor([latest])).tolist()
+    assert sorted(p for p in held if p >= 0) == list(range(max(0, latest + 1 - cache.slots), latest + 1))
+    kept = cache.storage[0, 0, 0, 0, :, 0].tolist()
+    assert all(value == p for p, value in zip(held, kept, strict=True) if p >= 0)
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.integers(1, 4), st.data())
+@settings(deadline=None)
+def test_repeats_are_banned_as_spelled_out(tokens, size, data):
+    count = data.draw(st.integers(0, len(tokens)))
+    written = tokens[:count]
+    recent = tuple(written[count - size + 1:]) if size > 1 else ()
+    banned = {written[i + size - 1] for i in range(count - size + 1) if tuple(written[i:i + size - 1]) == recent}
+    scores = torch.randn(1, VOCABULARY)
+    got = without_repeats(scores, torch.tensor([tokens]), torch.tensor([count]), size)
+    for token in range(VOCABULARY):
+        assert got[0, token] == (-torch.inf if token in banned else scores[0, token])
+
+
+@given(st.integers(1, 100_000))
+def test_sizes_are_few_and_little_is_wasted(count):
+    assert count <= rounded(count) <= max(count, count * 9 / 8)
+    assert rounded(rounded(count)) == rounded(count)
+
+
+def test_there_are_eight_sizes_in_a_doubling():
+    assert len({rounded(count) for count in range(1025, 2049)}) == 8
+    assert [rounded(count) for count in (412, 512, 513, 64)] == [416, 512, 576, 64]

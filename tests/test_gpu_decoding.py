@@ -1,0 +1,143 @@
+"""The inference engine on a CUDA device: kernels, static cache and CUDA graphs; run there by `make test-gpu`."""
+
+import pytest
+import torch
+from conftest import VARIANTS, random_ids, tiny
+from test_decoding import by_transformers, padded_prompts
+
+from headtohead.attention.capability import Job
+from headtohead.attention.masks import bias_at
+from headtohead.decoding.cache import Cache, FlashAttn, OneQuery, choose_decoder
+from headtohead.decoding.engine import Engine
+from headtohead.decoding.generation import write_summaries
+from headtohead.decoding.search import generate
+from headtohead.model import GPT2
+from headtohead.params import Generate
+
+pytestmark = pytest.mark.gpu
+variants = pytest.mark.parametrize("name", VARIANTS)
+CUDA = torch.device("cuda")
+
+
+def on_gpu(model: GPT2, dtype=torch.float32, library=None) -> GPT2:
+    model.config.attention_backend = library
+    return model.to(CUDA, dtype)
+
+
+@variants
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("graphs", [True, False])
+def test_the_gpu_writes_what_transformers_writes_on_the_cpu(name, beams, graphs):
+    model = tiny(VARIANTS[name])
+    cases = []
+    for batch, length, new, no_repeat in ((1, 1, 6, 0), (1, 33, 12, 2), (5, 30, 1, 0), (5, 41, 20, 2), (19, 20, 9, 1)):
+        ids, mask, padding = padded_prompts(batch, length, seed=length)
+        asked = {"max_new_tokens": new, "beams": beams, "no_repeat_ngram": no_repeat, "end": 7}
+        cases.append((ids, padding if batch > 1 else None, asked, by_transformers(model, ids, mask, **asked)))
+    # By sdpa: FlexAttention, which dispatch takes for some of these, would compile for every shape.
+    engine = Engine(on_gpu(tiny(VARIANTS[name]), library="sdpa"), graphs=graphs)
+    engine._decoder = choose_decoder(Job(VARIANTS[name], CUDA, torch.float32, 16, 1, 2), 4)  # but our own kernel
+    for _ in range(2):  # the second time by replaying what was recorded
+        for ids, padding, asked, expected in cases:
+            left = None if padding is None else padding.cuda()
+            written = generate(engine, ids.cuda(), left, **asked).tolist()
+            for row, ours, theirs in zip(ids, written, expected, strict=True):
+                assert ours == theirs or (beams > 1 and as_likely(model, row, ours, theirs))
+    engine.release()
+
+
+def as_likely(model, prompt, ours, theirs):
+    """Two beams may tie but for rounding."""
+    start, scores = prompt[prompt > 0], []
+    for tokens in (ours, theirs):
+        tokens = tokens[:tokens.index(7) + 1] if 7 in tokens else tokens
+        with torch.no_grad():
+            likely = model(torch.cat([start, torch.tensor(tokens)])[None]).logits[0].log_softmax(-1)
+        scores.append(float(sum(likely[len(start) - 1 + i, token] for i, token in enumerate(tokens)) / len(tokens)))
+    return abs(scores[0] - scores[1]) < 1e-4
+
+
+@variants
+@pytest.mark.parametrize("library", [None, "flash-attn", "flex", "sdpa"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_bfloat16_errs_at_most_twice_as_much_as_transformers_own(name, library, padded):
+    """Logits of the prompt's pass, and after a few decoded tokens, against the same weights in float32."""
+    model = tiny(VARIANTS[name], head_dim=64, max_length=256)
+    ids, mask, padding = padded_prompts(3, 120, seed=5) if padded else (random_ids(3, 120, seed=5), None, None)
+    steps = 5
+    prompt, left = ids[:, :-steps], None if padding is None else padding.clamp(max=120 - steps - 1).cuda()
+    if padded:
+        mask = (torch.arange(120) >= left.cpu()[:, None]).long()
+
+    def by_model(dtype, device):
+        copied = tiny(VARIANTS[name], head_dim=64, max_length=256).to(device, dtype)
+        copied.config.attention_backend = "sdpa" if VARIANTS[name].kernel == "flash" else None
+        with torch.no_grad():
+            return copied(ids.to(device), attention_mask=None if mask is None else mask.to(device)).logits.float().cpu()
+
+    exact, plain = by_model(torch.float32, "cpu"), by_model(torch.bfloat16, "cuda")
+    engine = Engine(on_gpu(model, torch.bfloat16, library), graphs=False)
+    with torch.inference_mode():
+        cache = engine.cache(3, 120)
+        ours = [engine.prefill(prompt.cuda(), left, cache)]
+        for place in range(120 - steps, 120):
+            ours.append(engine.decode(ids[:, place].cuda(), torch.tensor([place], device="cuda"), left, cache))
+    wanted = exact[:, -steps - 1:]
+    error = (torch.stack(ours, 1).float().cpu() - wanted).abs().max()
+    assert error <= 2 * (plain[:, -steps - 1:] - wanted).abs().max() + 1e-3
+
+
+@pytest.mark.parametrize("name", ["flash", "flash_alibi", "flash_sparse", "alibi_window"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("decoder", [OneQuery, FlashAttn, None])
+def test_one_query_against_spelled_out_attention(name, dtype, decoder):
+    """Random caches up to thousands of keys, with and without padding; None is what a request for sdpa gets."""
+    spec, heads, dim = VARIANTS[name], 3, 64
+    job = Job(spec, CUDA, dtype, dim, 1, 2, padded=True)
+    if decoder and (reason := decoder.capability.unsupported(job)):
+        pytest.skip(reason)
+    chosen = decoder(spec, heads) if decoder else choose_decoder(job, heads, "sdpa")
+    for rows, length, now in ((1, 5000, 4321), (3, 700, 0), (3, 700, 699), (2, 300, 31)):
+        for left in (None, torch.randint(0, now + 1, (rows,), device=CUDA)):
+            cache = Cache(spec, layers=1, rows=rows, heads=heads, length=length, head_dim=dim, device=CUDA, dtype=dtype)
+            cache.storage.normal_()
+            qkv, at = torch.randn(rows, 3, heads, dim, device=CUDA, dtype=dtype), torch.tensor([now], device=CUDA)
+            before = cache.storage.clone()
+            chosen.begin(cache, left)
+            out = chosen.run(qkv, 0, cache, at, chosen.prepare(cache, at, left), dim ** -0.5)
+            keys, values = before[0].float()
+            keys[:, :, now % cache.slots], values[:, :, now % cache.slots] = qkv[:, 1].float(), qkv[:, 2].float()
+            bias = bias_at(spec, heads, at, cache.positions(at), left)
+            scores = torch.einsum("rhd,rhsd->rhs", qkv[:, 0].float(), keys) * dim ** -0.5 + bias[:, :, 0]
+            expected = torch.einsum("rhs,rhsd->rhd", scores.softmax(-1), values)
+            rounding = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}[dtype]
+            torch.testing.assert_close(out.float(), expected, atol=rounding, rtol=rounding)
+            held = cache.storage[0, :, :, :, now % cache.slots]
+            torch.testing.assert_close(held, qkv[:, 1:].transpose(0, 1).contiguous(), atol=0, rtol=0)
+
+
+@variants
+def test_the_gpu_writes_the_cpus_summaries(name, tokenizer):
+    settings = Generate(batch_size=3, max_new_tokens=12, beams=1, no_repeat_ngram=0, precision="float32")
+    prompts = [random_ids(1, 8 + i % 9, seed=50 + i)[0].tolist() for i in range(7)]
+    expected = write_summaries(Engine(tiny(VARIANTS[name])), tokenizer, prompts, settings)
+    assert write_summaries(Engine(on_gpu(tiny(VARIANTS[name]))), tokenizer, prompts, settings) == expected
+
+
+def test_memory_of_recordings_is_given_back():
+    engine = Engine(on_gpu(tiny(VARIANTS["flash"])))
+    engine.forward(random_ids(1, 8, seed=1).cuda())
+    engine.release()
+    before = torch.cuda.memory_allocated()
+    for length in range(8, 60):
+        generate(engine, random_ids(2, length, seed=1).cuda(), max_new_tokens=4)
+    engine.release()
+    assert torch.cuda.memory_allocated() <= before + 2**20
+
+
+def test_weights_laid_out_anew_are_the_same_weights():
+    model, ids = tiny(VARIANTS["flash"]), random_ids(2, 20, seed=3)
+    expected = model(ids).logits
+    on_gpu(model)
+    Engine(model)
+    torch.testing.assert_close(model(ids.cuda()).logits.cpu(), expected, atol=2e-3, rtol=2e-3)
