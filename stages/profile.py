@@ -17,19 +17,20 @@ from headtohead.stage import run, writing
 
 def main(variant: str) -> None:
     params = read_params()
-    preset = params.chosen
-    model, tokenizer = load(f"models/{variant}")
+    settings, length = params.chosen.profile, params.chosen.tokenizer.max_length
+    model, tokenizer = load(f"models/{variant}", backend=params.library)
     check_trained_here(variant, model, tokenizer, params, load_tokenizer())
     details = Path(f"data/details/{variant}")
     details.mkdir(parents=True, exist_ok=True)
-    with Bar(f"profile of {variant}", total=passes_of(preset.profile)) as bar, writing(details):
+    total = passes_of(settings, length, model.length_limit)
+    with Bar(f"profile of {variant}", total=total) as bar, writing(details):
         def next_pass(what: str) -> None:
             bar.note(what)
             bar.advance()
 
-        flat, rest = profile(model, prompt=real_tokens(preset.tokenizer.max_length), settings=preset.profile,
-                             loss=every_token, device=best_device(), trace=details / "trace.json.gz",
-                             on_progress=next_pass)
+        flat, rest = profile(model, prompt=real_tokens(max(length, *settings.lengths)), length=length,
+                             settings=settings, loss=every_token, device=best_device(),
+                             trace=details / "trace.json.gz", on_progress=next_pass)
     write_json(Path(f"metrics/variants/{variant}/efficiency.json"), flat)
     write_json(details / "efficiency.json", rest)
 

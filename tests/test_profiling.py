@@ -2,6 +2,7 @@
 
 import gc
 import gzip
+import itertools
 import json
 import os
 import subprocess
@@ -14,29 +15,35 @@ import numpy as np
 import pynvml
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 
 import headtohead
 from headtohead import params
-from headtohead.attention import AttentionSpec
+from headtohead.attention import AttentionSpec, visible
 from headtohead.model import GPT2, from_scratch
-from headtohead.profiling import machine, memory, nvml, timing
+from headtohead.profiling import inference, machine, memory, nvml, peak, timing
+from headtohead.profiling.kernel import captured
 from headtohead.profiling.memory import peak_memory, process_peak_mb
 from headtohead.profiling.operations import top_operations
 from headtohead.profiling.profile import passes_of, profile
 from headtohead.profiling.timing import Timing, measure
+from headtohead.profiling.work import shape_of, visible_pairs
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-SETTINGS = params.Profile(new_tokens=4, train_batch_sizes=[2, 1], min_repeats=2, min_seconds=0.0, precision="float32")
+SETTINGS = params.Profile(new_tokens=4, lengths=[16, 48, 24], batch_sizes=[3, 1], train_batch_sizes=[2, 1],
+                          min_repeats=2, min_seconds=0.0, precision="float32")
 LENGTH, VOCABULARY, END_OF_TEXT = 24, 64, 0
 FLAT = {"forward_ms", "generate_ms", "first_token_ms", "tokens_per_s", "peak_memory_mb", "train_step_ms", "backend"}
 
 
-def tiny(device=CPU):
+def tiny(device=CPU, layers=1, width=16, **variant):
     """A GPT-2 that would emit end-of-text at once and for ever."""
-    shape = params.Model(pretrained=None, dropout=0.0, layers=1, width=16, heads=2, init_std=0.1,
+    shape = params.Model(pretrained=None, dropout=0.0, layers=layers, width=width, heads=2, init_std=0.1,
                          position_init_std=0.01)
-    model = from_scratch(AttentionSpec(kernel="flash"), shape, vocab_size=VOCABULARY, max_length=LENGTH,
-                         end_of_text=END_OF_TEXT, seed=1).eval()
+    spec = AttentionSpec(**{"kernel": "flash"} | variant)
+    model = from_scratch(spec, shape, vocab_size=VOCABULARY, max_length=LENGTH, end_of_text=END_OF_TEXT, seed=1).eval()
     with torch.no_grad():
         model.transformer.ln_f.weight.zero_()
         model.transformer.ln_f.bias.fill_(1.0)  # so a token's logit is the sum of its embedding
@@ -49,8 +56,8 @@ def mean_loss(model, ids):
 
 
 def run_profile(model, tmp_path, device=CPU, **changes):
-    arguments = {"prompt": torch.arange(LENGTH)[None] + 1, "settings": SETTINGS, "loss": mean_loss, "device": device,
-                 "trace": tmp_path / "trace.json.gz"} | changes
+    arguments = {"prompt": torch.arange(48)[None] + 1, "length": LENGTH, "settings": SETTINGS, "loss": mean_loss,
+                 "device": device, "trace": tmp_path / "trace.json.gz"} | changes
     return profile(model, **arguments)
 
 
@@ -189,11 +196,48 @@ def test_process_peak_is_this_process_alone():
 # --- the whole profile
 
 
+@pytest.fixture(autouse=True, scope="module")
+def small_peaks():
+    """What a peak is measured on fills a large machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(peak.SIDE, "cpu", 64)
+        patch.setitem(peak.COPIED, "cpu", 2**16)
+        yield
+
+
 @pytest.fixture(scope="module")
 def profiled(tmp_path_factory):
     """flat, details and what on_progress was told."""
     said = []
     return *run_profile(tiny(), tmp_path_factory.mktemp("profiled"), on_progress=said.append), said
+
+
+@pytest.fixture
+def engines(monkeypatch):
+    """Every engine that is made in this test, each with a log of what is asked of it."""
+    made = []
+
+    class Watched(inference.Engine):
+        def __init__(self, model, graphs=None):
+            super().__init__(model, graphs=graphs)
+            self.asked, self.graphs_wanted, self.model_was = [], graphs, (model.training, model.dtype)
+            made.append(self)
+
+        def forward(self, ids):
+            logits = super().forward(ids)
+            self.asked.append((tuple(ids.shape), tuple(logits.shape), logits.requires_grad))
+            return logits
+
+        def release(self):
+            self.asked.append("release")
+            super().release()
+
+    monkeypatch.setattr(inference, "Engine", Watched)
+    return made
+
+
+def sizes(rows):
+    return [(row["work"], row["batch"], row["length"]) for row in rows]
 
 
 def test_profile_gives_the_contracts_keys_and_every_pass(profiled):
@@ -202,28 +246,82 @@ def test_profile_gives_the_contracts_keys_and_every_pass(profiled):
     assert flat.keys() == FLAT
     assert flat["backend"] == details["backend"] == "sdpa"
     assert details.keys() == {"device", "dtype", "backend", "versions", "threads", "timings", "memory", "operations",
-                              "nvml", "process_peak_mb"}
-    sizes = [("forward", 1, LENGTH), ("generate", 1, LENGTH - 4), ("first_token", 1, LENGTH - 4),
-             ("train_step", 1, LENGTH), ("train_step", 2, LENGTH)]
+                              "nvml", "process_peak_mb", "peaks", "attention_share", "length_limit",
+                              "lengths_left_out"}
+    inferred = [("forward", 1, LENGTH), ("generate", 1, LENGTH - 4), ("first_token", 1, LENGTH - 4),
+                ("forward", 1, 16), ("forward", 3, LENGTH)]
+    trained = [("train_step", 1, LENGTH), ("train_step", 2, LENGTH)]
+    assert sizes(details["memory"]) == inferred + trained
     *timings, yardstick = details["timings"]
-    for rows in (timings, details["memory"]):
-        assert [(row["work"], row["batch"], row["length"]) for row in rows] == sizes
-    assert [row["new_tokens"] for row in timings] == [0, 4, 1, 0, 0]
+    assert sizes(timings) == [*inferred, ("attention", 1, 16), ("attention", 1, LENGTH), *trained]
+    assert [row["new_tokens"] for row in timings] == [0, 4, 1, 0, 0, 0, 0, 0, 0]
+    assert {row["work"] for row in timings if row.get("backend") == "sdpa"} == {"forward", "attention"}
     assert yardstick["work"] == "yardstick"
     assert yardstick["repeats"] >= 2 * SETTINGS.min_repeats  # before and after
-    assert len(said) == passes_of(SETTINGS)
+    assert len(said) == passes_of(SETTINGS, LENGTH, LENGTH)
     assert details["nvml"] is None
+
+
+@pytest.mark.parametrize(("positions", "measured", "left_out"), [
+    ("learned", [16, LENGTH], [48]), ("alibi", [16, LENGTH, 48], [])])
+def test_the_sweep_goes_as_far_as_positions_do_and_says_where_it_ends(tmp_path, positions, measured, left_out):
+    model, said = tiny(positions=positions), []
+    _, details = run_profile(model, tmp_path, on_progress=said.append)
+    for rows, work in (("timings", "forward"), ("memory", "forward"), ("timings", "attention")):
+        assert sorted(length for name, batch, length in sizes(details[rows]) if (name, batch) == (work, 1)) == measured
+    assert details["lengths_left_out"] == left_out
+    assert details["length_limit"] == model.length_limit
+    assert [row["length"] for row in details["attention_share"]] == measured
+    assert len(said) == passes_of(SETTINGS, LENGTH, model.length_limit)
+
+
+def test_attentions_share_and_what_is_achieved_come_from_the_rows(profiled):
+    _, details, _ = profiled
+    model, peaks = tiny(), details["peaks"]
+    shape = shape_of(model, itemsize=4)
+    rows = {(row["work"], row["batch"], row["length"]): row for row in details["timings"]}
+    costs = {("forward", 3, LENGTH): shape.forward(3, LENGTH), ("attention", 1, 16): shape.attention(16),
+             ("generate", 1, LENGTH - 4): shape.generate(LENGTH - 4, 4),
+             ("train_step", 2, LENGTH): shape.train_step(2, LENGTH)}
+    for size, cost in costs.items():
+        row, seconds = rows[size], rows[size]["median"] / 1000
+        assert row["tflops"] == pytest.approx(cost.operations / seconds / 1e12, rel=1e-3)
+        assert row["gb_per_s"] == pytest.approx(cost.bytes / seconds / 1e9, rel=1e-3)
+        assert row["tflops_share"] == pytest.approx(row["tflops"] / peaks["tflops"], rel=1e-2)
+        assert row["gb_per_s_share"] == pytest.approx(row["gb_per_s"] / peaks["gb_per_s"], rel=1e-2)
+    assert "tflops" not in rows["yardstick", 1, 512]
+    for row in details["attention_share"]:
+        layers = model.config.n_layer * rows["attention", 1, row["length"]]["median"]
+        assert row["share"] == pytest.approx(layers / rows["forward", 1, row["length"]]["median"], abs=1e-3)
+
+
+def test_memory_is_read_without_graphs_and_time_is_taken_with_them(tmp_path, engines):
+    """A graph allocates when it is captured: a replay's peak says nothing."""
+    run_profile(tiny(), tmp_path, settings=SETTINGS.model_copy(update={"min_repeats": 7}))
+    runs = {engine.graphs_wanted: sum(asked != "release" for asked in engine.asked) for engine in engines}
+    assert runs.keys() == {False, None}
+    assert runs[False] < runs[None]
+    assert runs[None] >= 3 * 7  # as often as repeats, at each of three sizes
+
+
+def test_between_points_of_the_sweep_the_engine_gives_back_what_it_holds(tmp_path, engines):
+    run_profile(tiny(positions="alibi"), tmp_path)
+    for engine in engines:
+        *asked, last = engine.asked[:max(i for i, what in enumerate(engine.asked) if what == "release") + 1]
+        assert last == "release"
+        for before, after in itertools.pairwise(asked):
+            assert "release" in (before, after) or before == after
 
 
 def test_flat_numbers_come_from_their_rows(profiled):
     flat, details, _ = profiled
-    median = {(row["work"], row["batch"]): row["median"] for row in details["timings"]}
+    median = {(row["work"], row["batch"]): row["median"] for row in details["timings"] if row["length"] != 16}
     assert flat["forward_ms"] == median["forward", 1]
     assert flat["first_token_ms"] == median["first_token", 1]
     assert flat["train_step_ms"] == median["train_step", 2]
     assert flat["tokens_per_s"] == pytest.approx(4 / median["generate", 1] * 1000, rel=1e-3)
-    inference = [row["peak_mb"] for row in details["memory"] if row["work"] != "train_step"]
-    assert flat["peak_memory_mb"] == max(inference) <= details["process_peak_mb"]
+    own = [row["peak_mb"] for row in details["memory"][:3]]
+    assert flat["peak_memory_mb"] == max(own) <= details["process_peak_mb"]
 
 
 def test_inference_memory_is_read_before_training_allocates(tmp_path):
@@ -239,30 +337,26 @@ def test_inference_memory_is_read_before_training_allocates(tmp_path):
 
 
 def test_generation_has_exactly_new_tokens_though_the_model_would_stop(tmp_path, monkeypatch):
-    model = tiny()
-    start, original, lengths = torch.arange(1, 9)[None], model.generate, []
-    assert original(start, attention_mask=torch.ones_like(start), max_new_tokens=4, pad_token_id=0).shape[1] == 9
+    model, original, shapes = tiny(), inference.generate, []
+    start = torch.arange(1, 9)[None]
+    assert model.generate(start, attention_mask=torch.ones_like(start), max_new_tokens=4, pad_token_id=0).shape[1] == 9
 
-    def spy(ids, **settings):
-        tokens = original(ids, **settings)
-        lengths.append(tokens.shape[1] - ids.shape[1])
+    def spy(engine, ids, **settings):
+        tokens = original(engine, ids, **settings)
+        shapes.append((ids.shape[1], tuple(tokens.shape)))
         return tokens
 
-    monkeypatch.setattr(model, "generate", spy)
+    monkeypatch.setattr(inference, "generate", spy)
     run_profile(model, tmp_path)
-    assert set(lengths) == {1, 4}
-    monkeypatch.setattr(model, "generate", lambda ids, min_new_tokens, **rest: original(ids, **rest))
-    with pytest.raises(RuntimeError, match="1 tokens instead of 4"):
-        run_profile(model, tmp_path)
+    assert set(shapes) == {(LENGTH - 4, (1, 1)), (LENGTH - 4, (1, 4))}
 
 
-def test_forward_computes_the_logits_of_every_position(tmp_path):
-    model, shapes = tiny(), []
-    model.register_forward_hook(lambda module, inputs, output: shapes.append(output.get("logits")))
-    run_profile(model, tmp_path)
-    whole = [logits for logits in shapes if logits is not None and logits.shape == (1, LENGTH, VOCABULARY)]
-    assert len(whole) >= SETTINGS.min_repeats
-    assert not any(logits.requires_grad for logits in whole)
+def test_forward_gives_the_next_tokens_logits(tmp_path, engines):
+    run_profile(tiny(), tmp_path)
+    for engine in engines:
+        seen = set(engine.asked) - {"release"}
+        assert {ids for ids, _, _ in seen} == {(1, LENGTH), (1, 16), (3, LENGTH)}
+        assert all(logits == (batch, VOCABULARY) and not gradient for (batch, _), logits, gradient in seen)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -279,22 +373,16 @@ def test_model_stays_as_it_was_and_copies_are_freed(tmp_path, precision, trainin
     assert models_alive() == alive
 
 
-def test_bfloat16_is_weights_in_inference_and_autocast_in_training(tmp_path, monkeypatch):
+def test_bfloat16_is_weights_in_inference_and_autocast_in_training(tmp_path, engines):
     seen = set()
 
     def loss(learner, ids):
         seen.add((learner.training, learner.dtype, torch.is_autocast_enabled("cpu")))
         return mean_loss(learner, ids)
 
-    def spy(self, ids, **settings):
-        seen.add((self.training, self.dtype, torch.is_autocast_enabled("cpu")))
-        return original(self, ids, **settings)
-
-    model = tiny()
-    original = type(model).generate
-    monkeypatch.setattr(type(model), "generate", spy)
-    run_profile(model, tmp_path, loss=loss, settings=SETTINGS.model_copy(update={"precision": "bfloat16"}))
-    assert seen == {(False, torch.bfloat16, False), (True, torch.float32, True)}
+    run_profile(tiny(), tmp_path, loss=loss, settings=SETTINGS.model_copy(update={"precision": "bfloat16"}))
+    assert seen == {(True, torch.float32, True)}
+    assert {engine.model_was for engine in engines} == {(False, torch.bfloat16)}
 
 
 def test_a_batch_without_room_is_a_row_and_no_crash(tmp_path):
@@ -305,15 +393,116 @@ def test_a_batch_without_room_is_a_row_and_no_crash(tmp_path):
 
     flat, details = run_profile(tiny(), tmp_path, loss=loss)
     assert flat["train_step_ms"] is None  # never a smaller batch's in its place
-    first, second = (row for row in details["timings"] if row["work"] == "train_step")
-    assert "median" in first
-    assert second == {"work": "train_step", "batch": 2, "length": LENGTH, "out_of_memory": True}
+    for rows, measured in (("timings", "median"), ("memory", "peak_mb")):
+        first, second = (row for row in details[rows] if row["work"] == "train_step")
+        assert measured in first
+        assert second == {"work": "train_step", "batch": 2, "length": LENGTH, "out_of_memory": True}
 
 
-@pytest.mark.parametrize("shape", [(LENGTH,), (2, LENGTH), (1, SETTINGS.new_tokens)])
-def test_prompt_of_a_wrong_shape_is_refused(tmp_path, shape):
-    with pytest.raises(ValueError, match="longer than new_tokens 4"):
-        run_profile(tiny(), tmp_path, prompt=torch.ones(shape, dtype=torch.long))
+def raising(error, shape, monkeypatch):
+    """Lets the engine fail at inputs of one shape."""
+    def forward(engine, ids):
+        if ids.shape == shape:
+            raise error
+        return original(engine, ids)
+
+    original = inference.Engine.forward
+    monkeypatch.setattr(inference.Engine, "forward", forward)
+
+
+NO_ROOM = [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(),
+           RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")]
+
+
+@pytest.mark.parametrize("error", NO_ROOM, ids=lambda error: type(error).__name__)
+def test_a_point_of_the_sweep_without_room_is_a_row_and_the_rest_goes_on(tmp_path, monkeypatch, error):
+    raising(error, (1, 16), monkeypatch)
+    _, details = run_profile(tiny(), tmp_path)
+    for rows, measured in (("timings", "median"), ("memory", "peak_mb")):
+        found = {(row["batch"], row["length"]): row for row in details[rows] if row["work"] == "forward"}
+        assert found.pop((1, 16)) == {"work": "forward", "batch": 1, "length": 16, "out_of_memory": True}
+        assert found.keys() == {(1, LENGTH), (3, LENGTH)}
+        assert all(measured in row for row in found.values())
+    assert [row["length"] for row in details["attention_share"]] == [LENGTH]
+
+
+@pytest.mark.parametrize(("error", "shape"), [(torch.OutOfMemoryError("no room"), (1, LENGTH)),
+                                              (RuntimeError("shapes do not match"), (1, 16))])
+def test_what_the_flat_file_needs_and_any_other_error_ends_the_profile(tmp_path, monkeypatch, error, shape):
+    raising(error, shape, monkeypatch)
+    with pytest.raises(type(error), match=str(error)):
+        run_profile(tiny(), tmp_path)
+
+
+@pytest.mark.parametrize(("shape", "length", "message"), [
+    ((48,), LENGTH, r"need \[1, 48\] or more"), ((2, 48), LENGTH, r"need \[1, 48\] or more"),
+    ((1, 47), LENGTH, r"need \[1, 48\] or more"), ((1, 48), 49, r"need \[1, 49\] or more"),
+    ((1, 48), SETTINGS.new_tokens, "longer than new_tokens 4")])
+def test_a_prompt_of_a_wrong_shape_is_refused(tmp_path, shape, length, message):
+    with pytest.raises(ValueError, match=message):
+        run_profile(tiny(), tmp_path, prompt=torch.ones(shape, dtype=torch.long), length=length)
+
+
+# --- arithmetic
+
+
+SPECS = st.builds(lambda window: AttentionSpec(kernel="flash", pattern="window", window=window) if window else
+                  AttentionSpec(), st.integers(0, 12))
+
+
+@settings(max_examples=60, deadline=None)
+@given(SPECS, st.integers(0, 20), st.integers(0, 20))
+def test_visible_pairs_are_those_of_the_mask(spec, earlier, queries):
+    keys = earlier + queries
+    assert visible_pairs(spec, queries, keys) == visible(spec, keys)[earlier:].sum()
+
+
+def operations_of(run):
+    """As PyTorch counts them; of eager attention also those that are masked away."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_operations_are_those_that_pytorch_counts(layers):
+    model = tiny(layers=layers, kernel="eager")
+    shape, width, ids = shape_of(model, itemsize=4), model.config.n_embd, torch.ones(2, 20, dtype=torch.long)
+    masked_away = 4 * width * layers * len(ids) * (20**2 - visible(model.variant, 20).sum().item())
+    everything = operations_of(lambda: model(input_ids=ids, use_cache=False)) - masked_away
+    assert shape.train_step(2, 20).operations == 3 * everything
+    engine = inference.Engine(model, graphs=False)
+    for_the_next_token = operations_of(lambda: engine.forward(ids)) - masked_away
+    assert shape.forward(2, 20).operations <= for_the_next_token <= everything
+    last_queries = (2 * width**2 + 4 * width * 20) * 20 * len(ids)  # the last layer's, at all positions
+    assert for_the_next_token - shape.forward(2, 20).operations <= last_queries
+
+
+@settings(max_examples=30, deadline=None)
+@given(SPECS, st.integers(1, 12), st.integers(1, 6))
+def test_generation_is_its_prompts_pass_and_one_for_each_further_token(spec, length, new_tokens):
+    model = tiny(**spec.model_dump(), layers=2)
+    shape, width = shape_of(model, itemsize=2), model.config.n_embd
+    seen = visible(spec, length + new_tokens - 1).sum(1).tolist()
+    weights = sum(p.numel() for p in model.transformer.h.parameters() if p.dim() > 1)
+    prompt, further = shape.forward(1, length), seen[length:]
+    operations = sum(2 * weights + 2 * width * VOCABULARY + 4 * width * pairs * 2 for pairs in further)
+    moved = sum(weights + width * VOCABULARY + VOCABULARY + 2 * 2 * width * (1 + pairs) for pairs in further)
+    cost = shape.generate(length, new_tokens)
+    assert (cost.operations, cost.bytes) == (prompt.operations + operations, prompt.bytes + 2 * moved)
+
+
+def test_attention_alone_reads_three_tensors_and_writes_one():
+    alone = shape_of(tiny(), itemsize=4).attention(20)
+    assert alone.operations == 4 * 16 * (20 * 21 // 2)
+    assert alone.bytes == 4 * 4 * 20 * 16
+
+
+def test_a_peak_is_the_best_of_its_repeats(monkeypatch):
+    monkeypatch.setattr(peak, "measure", lambda work, device, **settings: [4.0, work() is None or 2.0, 3.0])
+    peaks = peak.measure_peaks(CPU, torch.float32)
+    assert peaks.tflops == pytest.approx(2 * 64**3 / 2e-3 / 1e12)
+    assert peaks.gb_per_s == pytest.approx(2 * 2**16 / 2e-3 / 1e9)
 
 
 # --- operations
@@ -470,7 +659,7 @@ def test_cuda_peak_is_exact_and_reset():
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_profile_on_cuda(tmp_path, precision):
-    model = tiny()
+    model = tiny(width=128)
     alive = models_alive()
     flat, details = run_profile(model, tmp_path, CUDA, settings=SETTINGS.model_copy(update={"precision": precision}))
     assert models_alive() == alive
@@ -479,9 +668,38 @@ def test_profile_on_cuda(tmp_path, precision):
     assert details["device"] == torch.cuda.get_device_name()
     assert details["nvml"]["runs"] >= 1
     assert details["nvml"]["power_w_mean"] > 0
+    assert details["nvml"]["energy_per_summary_j"] == pytest.approx(
+        details["nvml"]["energy_j"] / details["nvml"]["runs"], abs=1e-3)
     shares = [row["share"] for row in details["operations"]]
     assert len(shares) == 10
     assert 0.5 < sum(shares) <= 1.001
+
+
+def test_without_cuda_nothing_is_captured():
+    run = object()
+    assert captured(run, CPU) is run
+
+
+@pytest.mark.gpu
+def test_a_captured_run_does_its_work_at_every_replay():
+    count = torch.zeros((), device=CUDA)
+    replay = captured(lambda: count.add_(1), CUDA)
+    before = count.item()
+    replay()
+    replay()
+    assert count.item() == before + 2
+
+
+@pytest.mark.gpu
+def test_a_sweep_without_room_on_cuda_goes_on(tmp_path):
+    """Of the larger batch the token ids have room, and the logits have not: 184 GB."""
+    settings = SETTINGS.model_copy(update={"lengths": [20], "batch_sizes": [large := 30_000_000, 2]})
+    _, details = run_profile(tiny(), tmp_path, CUDA, settings=settings)
+    for rows in ("timings", "memory"):
+        found = {row["batch"]: row for row in details[rows] if row["work"] == "forward"}
+        assert found[large]["out_of_memory"]
+        assert "out_of_memory" not in found[2]
+    assert all("median" in row for row in details["timings"] if row["work"] in ("attention", "train_step"))
 
 
 @pytest.mark.gpu

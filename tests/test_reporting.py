@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from headtohead import reporting
 from headtohead.data.records import DataError
@@ -21,6 +23,7 @@ from headtohead.quality.scoring import score
 from headtohead.reporting.figures import COLOURS, MARKERS
 from headtohead.reporting.page import escape, to_html
 from headtohead.reporting.results import read_results, read_variants
+from headtohead.reporting.sweeps import BY_LENGTH, Curve, Point, compare, crossings
 from headtohead.reporting.tables import changes_marked, facts_marked, side_by_side
 from headtohead.reporting.verdict import Finding, answers, judge, noise_floors, recommend
 
@@ -29,10 +32,12 @@ ARTICLES = 60
 EVIL = "<script>alert('x')</script> | a `tick` *bold* [link](http://evil.example/) ![i](http://evil.example/i.png) &lt;"
 WORDS = ("the", "school", "in", "a", "town", "of", "rain", "and", "wind", "opened", "its", "first", "day", "many")
 FIGURES = {f"{name}.svg" for name in ("overview", "quality", "inference_time", "training_time", "memory", "fact_recall",
-                                      "learning_curves")}
+                                      "learning_curves", "time_by_length", "memory_by_length", "batch_sizes")}
 # How well each variant's summaries match the reference, and how long its forward pass takes, in ms.
 SKILL = {"standard": 0.80, "flash": 0.80, "flash_alibi": 0.82, "flash_sparse": 0.4, "untrained": 0.02}
 SPEED = {"standard": 4.0, "flash": 3.0, "flash_alibi": 3.1, "flash_sparse": 4.05}
+LENGTH = 176  # of the preset laptop
+ACHIEVED = {"tflops": 0.05, "tflops_share": 0.25, "gb_per_s": 2.0, "gb_per_s_share": 0.05}
 
 
 def write(path, content):
@@ -72,17 +77,33 @@ def timing(work, batch, length, out, median):
             "p10": median * 0.97, "p90": median * 1.04, "unit": "ms", "repeats": 20, "samples": [median] * 20}
 
 
+def forward(rows, batch, length, value):
+    """A row of a forward pass; None is a point without room."""
+    if value is None:
+        return {"work": "forward", "batch": batch, "length": length, "out_of_memory": True}
+    if rows == "memory":
+        return {"work": "forward", "batch": batch, "length": length, "peak_mb": value, "reset": True}
+    return timing("forward", batch, length, 0, value) | {"backend": "sdpa"} | ACHIEVED
+
+
 def efficiency(name, ms):
-    timings = [timing("yardstick", 1, 512, 0, 4.0), timing("forward", 1, 256, 0, ms),
-               timing("first_token", 1, 224, 1, ms * 1.1), timing("generate", 1, 224, 32, ms * 12),
-               *(timing("train_step", batch, 256, 0, batch * ms * 2) for batch in (4, 8, 16))]
+    timings = [timing("yardstick", 1, 512, 0, 4.0), forward("timings", 1, LENGTH, ms),
+               timing("first_token", 1, 144, 1, ms * 1.1), timing("generate", 1, 144, 32, ms * 12) | ACHIEVED,
+               forward("timings", 1, 64, ms / 2), forward("timings", 4, LENGTH, ms * 3),
+               timing("attention", 1, 64, 0, ms / 40) | {"backend": "sdpa"} | ACHIEVED,
+               timing("attention", 1, LENGTH, 0, ms / 10) | {"backend": "sdpa"} | ACHIEVED,
+               *(timing("train_step", batch, LENGTH, 0, batch * ms * 2) | ACHIEVED for batch in (4, 8, 16))]
     flat = {"forward_ms": ms, "generate_ms": ms * 12, "first_token_ms": ms * 1.1, "tokens_per_s": 32 / ms / 12 * 1000,
             "peak_memory_mb": 410.0 if name != "flash" else 388.5, "train_step_ms": ms * 32, "backend": "torch sdpa"}
     operations = [{"name": f"aten::op_{i}", "self_ms": 3 / i, "share": 0.4 / i, "calls": 12} for i in range(1, 9)]
     return flat, {"device": "Virtual CPU, 2 cores", "dtype": "float32", "backend": "torch sdpa",
                   "versions": {"torch": "2"}, "threads": 2, "timings": timings, "operations": operations,
-                  "nvml": None, "process_peak_mb": 500.0,
-                  "memory": [{"work": "forward", "batch": 1, "length": 256, "peak_mb": 410.0}]}
+                  "nvml": None, "process_peak_mb": 500.0, "peaks": {"tflops": 0.2, "gb_per_s": 40.0},
+                  "attention_share": [{"length": 64, "share": 0.1}, {"length": LENGTH, "share": 0.2}],
+                  "length_limit": None if name == "flash_alibi" else LENGTH,
+                  "lengths_left_out": [] if name == "flash_alibi" else [256, 512],
+                  "memory": [forward("memory", 1, LENGTH, 410.0), forward("memory", 1, 64, 400.0),
+                             forward("memory", 4, LENGTH, 440.0)]}
 
 
 def make_variant(root, name, skill, ms, sets, seed):
@@ -371,9 +392,109 @@ def test_a_difference_that_the_machine_itself_shows_is_not_claimed(run, params):
     assert findings(params, "flash_alibi")["forward pass"] is None
 
 
+# --- against length
+
+
+LENGTHS = [2**power for power in range(5, 15)]
+
+
+def line(value, noise=0.001):
+    """A curve through `value` at each of `LENGTHS`, with a range of so much to each side."""
+    return Curve([Point(at, value(at), value(at) * (1 - noise), value(at) * (1 + noise)) for at in LENGTHS], [])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.floats(40, 12_000), st.floats(0, 2), st.floats(0.2, 2))
+def test_power_laws_cross_where_they_are_equal(meeting, exponent, steeper):
+    flat, steep = (line(lambda at, p=power: (at / meeting)**p) for power in (exponent, exponent + steeper))
+    for a, b, words in ((flat, steep, "b, from about {:,.0f} a"), (steep, flat, "a, from about {:,.0f} b")):
+        found = compare(a, b, least=1.0)
+        assert found.crossings == pytest.approx([meeting])
+        assert found.in_words("a", "b") == words.format(found.crossings[0])
+
+
+def test_lines_that_do_not_cross_say_who_takes_less_throughout():
+    found = compare(line(lambda at: 2.0 * at), line(lambda at: 3.0 * at), least=1.0)
+    assert (found.crossings, found.in_words("a", "b"), found.range) == ([], "a throughout", "32 to 16,384")
+    assert compare(line(lambda at: 3.0), line(lambda at: 2.0), least=1.0).in_words("a", "b") == "b throughout"
+
+
+@pytest.mark.parametrize(("noise", "least", "words"), [
+    (0.001, 1.0, "a, from about 724 b"),
+    (0.06, 1.0, "no difference beyond noise"),  # ranges overlap
+    (0.001, 1.2, "no difference beyond noise")])  # the machine itself differed by more
+def test_a_crossing_within_noise_is_not_claimed(noise, least, words):
+    """The two differ by a tenth, with the order changed between 512 and 1,024."""
+    found = compare(line(lambda at: 1.0, noise), line(lambda at: 1.1 if at < 600 else 1 / 1.1, noise), least)
+    assert found.in_words("a", "b") == words
+
+
+def test_an_order_that_only_noise_changes_at_the_end_is_no_crossing():
+    ours, theirs = line(lambda at: at, 0.02), line(lambda at: 1.5 * at if at < 16_000 else 0.99 * at, 0.02)
+    assert compare(ours, theirs, 1.0).in_words("a", "b") == "a; no difference beyond noise at 16,384"
+
+
+def set_forward(run, name, values):
+    """Let a variant's forward passes of batch 1 take these times; None is a point without room."""
+    def change(profile):
+        for rows in ("timings", "memory"):
+            rest = [row for row in profile[rows] if row["work"] != "forward" or row["batch"] != 1]
+            sizes = {at: 400.0 if value and rows == "memory" else value for at, value in values.items()}
+            profile[rows] = [*rest, *(forward(rows, 1, at, value) for at, value in sizes.items())]
+
+    edit(run / f"data/details/{name}/efficiency.json", change)
+
+
+def test_the_report_says_where_the_lines_cross(run, params):
+    set_forward(run, "standard", {64: 1.0, LENGTH: 4.0})
+    set_forward(run, "flash", {64: 2.0, LENGTH: 3.0})
+    set_forward(run, "flash_alibi", {64: 3.0, LENGTH: 2.0, 512: 9.0})
+    found = {pair: words for pair, _, words, _ in crossings(read_results(params), BY_LENGTH).rows}
+    crossing = 64 * np.exp(np.log(LENGTH / 64) * np.log(2) / (np.log(2) + np.log(4 / 3)))  # by hand
+    assert found["flash / standard"] == f"standard, from about {crossing:.0f} flash"
+    assert found["flash_alibi / standard"].startswith("standard, from about ")
+    assert found["flash / flash_alibi"].startswith("flash, from about ")
+    reporting.build(params)
+    text = (run / "report/report.md").read_text(encoding="utf-8")
+    assert found["flash / standard"] in text
+    assert "flash_sparse / flash_alibi" not in text.replace("\\", "")  # of others only those that cross
+
+
+def test_what_had_no_room_and_what_was_left_out_is_told(run, params):
+    set_forward(run, "standard", {64: 1.0, LENGTH: 4.0, 512: None})
+    set_forward(run, "flash_alibi", {64: 1.0, LENGTH: 4.0, 512: 9.0})
+    reporting.build(params)
+    text = (run / "report/report.md").read_text(encoding="utf-8").replace("\\", "")
+    assert "| standard | forward ms | 1.00 | 4.00 | no room |" in text
+    assert "| flash_alibi | forward ms | 1.00 | 4.00 | 9.00 |" in text
+    assert "| flash | forward ms | 1.50 | 3.00 | - |" in text
+    assert text.count("no room in memory (standard at 512)") == 2
+    assert "Left out, for learned positions end there: standard, flash and flash_sparse beyond 176 tokens." in text
+
+
+def test_a_point_without_room_is_a_cross(run, params):
+    def crosses(name):
+        reporting.build(params)
+        return (run / f"plots/{name}.svg").read_text().count("stroke-width: 2.2")
+
+    set_forward(run, "flash_alibi", {64: 1.0, LENGTH: 4.0, 512: 9.0})
+    before = {name: crosses(name) for name in ("time_by_length", "memory_by_length", "batch_sizes")}
+    set_forward(run, "flash_alibi", {64: 1.0, LENGTH: 4.0, 512: None})
+    after = {name: crosses(name) for name in before}
+    assert before["batch_sizes"] == after["batch_sizes"]
+    assert all(after[name] > before[name] for name in ("time_by_length", "memory_by_length"))
+
+
+def test_attentions_share_and_what_of_the_device_is_used_are_shown(built):
+    text = (built / "report/report.md").read_text(encoding="utf-8").replace("\\", "")
+    assert "| flash_alibi | 10% | 20% |" in text
+    assert "| flash | attention | 1 | 176 | 0.0500 | 25.0% | 2.00 | 5.0% |" in text
+    assert "0.200 TFLOP/s in a large product of float32 matrices and 40.0 GB/s" in text
+
+
 def test_a_step_that_did_not_fit_in_memory_is_a_dash(run, params):
     def forget(profile):
-        profile["timings"][-1] = {"work": "train_step", "batch": 16, "length": 256, "out_of_memory": True}
+        profile["timings"][-1] = {"work": "train_step", "batch": 16, "length": LENGTH, "out_of_memory": True}
 
     edit(run / "data/details/standard/efficiency.json", forget)
     edit(run / "metrics/variants/standard/efficiency.json", lambda flat: flat.update(train_step_ms=None))
@@ -384,10 +505,12 @@ def test_a_step_that_did_not_fit_in_memory_is_a_dash(run, params):
 def test_on_a_gpu_its_counters_are_shown_and_no_word_of_cpus(run, params):
     for name in SPEED:
         edit(run / f"data/details/{name}/efficiency.json", lambda profile: profile.update(
-            device="NVIDIA H200", nvml={"work": "generate", "runs": 3, "power_w_mean": 251.0, "energy_j": None}))
+            device="NVIDIA H200", nvml={"work": "generate", "runs": 3, "power_w_mean": 251.0, "energy_j": None,
+                                                "energy_per_summary_j": 7.25}))
     reporting.build(params)
     text = (run / "report/report.md").read_text(encoding="utf-8")
     assert "| power_w_mean | 251 |" in text
+    assert "| energy_per_summary_j | 7.25 |" in text
     assert "CPU." not in text
 
 

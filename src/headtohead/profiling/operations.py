@@ -21,7 +21,8 @@ def top_operations(work: Callable[[], object], device: torch.device, *, trace: P
     Returns:
         The `top` operations by self time (without the operations they call), longest first:
         `name`, `self_ms` over all `calls`, and `share` of all such time, 0 to 1.
-        Of the device's time on CUDA: kernels count with the operation that launched them.
+        Of the device's time on CUDA: kernels count with the operation that launched them, and those that none
+        launched (Triton's) by their own names.
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or its library reports its own start and stop on stderr
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
@@ -31,15 +32,18 @@ def top_operations(work: Callable[[], object], device: torch.device, *, trace: P
             torch.cuda.synchronize(device)
     trace.parent.mkdir(parents=True, exist_ok=True)
     profiler.export_chrome_trace(str(trace))
-    return _rows(profiler.key_averages(), on_cuda=device.type == "cuda")[:top]
+    launched = {kernel.name for event in profiler.events() or () for kernel in event.kernels}
+    return _rows(profiler.key_averages(), launched, on_cuda=device.type == "cuda")[:top]
 
 
-def _rows(events: Any, *, on_cuda: bool) -> list[dict[str, Any]]:
-    """Kernels have events of their own besides the operations': the total is theirs, the rows are the operations."""
+def _rows(events: Any, launched: set[str], *, on_cuda: bool) -> list[dict[str, Any]]:
+    """Kernels have events of their own besides the operations': the total is theirs, the rows are the operations and
+    the kernels that were not `launched` by any."""
     time = "self_device_time_total" if on_cuda else "self_cpu_time_total"  # microseconds
     counted = DeviceType.CUDA if on_cuda else DeviceType.CPU
     total = sum(getattr(event, time) for event in events if event.device_type == counted)
-    operations = [event for event in events if event.device_type == DeviceType.CPU and getattr(event, time) > 0]
+    own = [event for event in events if event.device_type == DeviceType.CPU or event.key not in launched]
+    operations = [event for event in own if getattr(event, time) > 0]
     operations.sort(key=lambda event: getattr(event, time), reverse=True)
     return [{"name": event.key, "self_ms": round(getattr(event, time) / 1000, 4),
              "share": round(getattr(event, time) / total, 4), "calls": event.count} for event in operations]

@@ -9,7 +9,9 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
+from headtohead.reporting import sweeps
 from headtohead.reporting.results import Results, System, Variant
 from headtohead.reporting.tables import LABELS, short
 
@@ -23,6 +25,7 @@ STYLE: dict[Any, Any] = {
     "font.size": 10, "svg.hashsalt": "headtohead", "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "axes.grid.axis": "y", "grid.color": "#E4E4E4", "axes.axisbelow": True,
     "legend.frameon": False, "axes.titlesize": 10, "errorbar.capsize": 3, "hatch.linewidth": 0.6}
+MOST_TICKS = 9  # on a logarithmic axis
 ERROR = {"elinewidth": 1.2, "ecolor": "#707070"}
 OUTLINE: dict[str, Any] = {"edgecolor": "black", "linewidth": 0.6}
 Ends = Sequence[tuple[float, float]]
@@ -30,7 +33,8 @@ Ends = Sequence[tuple[float, float]]
 
 def draw_all(results: Results, folder: Path) -> None:
     """Write every figure into `folder`: always the same files, as `dvc.yaml` lists them."""
-    figures = (overview, quality, inference_time, training_time, memory, fact_recall, learning_curves)
+    figures = (overview, quality, inference_time, training_time, memory, time_by_length, memory_by_length, batch_sizes,
+               fact_recall, learning_curves)
     folder.mkdir(parents=True, exist_ok=True)
     with rc_context(STYLE):
         for draw in figures:
@@ -95,6 +99,21 @@ def memory(results: Results) -> Figure:
     return figure
 
 
+def time_by_length(results: Results) -> Figure:
+    """A forward pass against length, on logarithmic axes."""
+    return _sweep(results, sweeps.time_by_length, "length, tokens", "forward pass, ms")
+
+
+def memory_by_length(results: Results) -> Figure:
+    """Peak memory of a forward pass against length, on logarithmic axes."""
+    return _sweep(results, sweeps.memory_by_length, "length, tokens", "peak memory, MB")
+
+
+def batch_sizes(results: Results) -> Figure:
+    """A forward pass's time for each of its sequences against batch size, on logarithmic axes."""
+    return _sweep(results, sweeps.time_by_batch, "batch size, sequences", "forward pass, ms a sequence")
+
+
 def fact_recall(results: Results) -> Figure:
     """Fact recall by distance; a dotted line where a window variant can no longer see the fact directly."""
     figure, axes = _figure()
@@ -130,6 +149,34 @@ def learning_curves(results: Results) -> Figure:
     axes.set(xlabel="training step", ylabel="loss, nats per token")
     _legend(figure, axes)
     return figure
+
+
+def _sweep(results: Results, draw: sweeps.Draw, x: str, y: str) -> Figure:
+    """A line for each variant; a cross at the top where there was no room."""
+    figure, axes = _figure()
+    curves = [draw(results, variant) for variant in results.variants]
+    for place, (variant, curve) in enumerate(zip(results.variants, curves, strict=True)):
+        _line(axes, place, variant, [point.at for point in curve.points], [point.value for point in curve.points],
+              [(point.low, point.high) for point in curve.points])
+        axes.plot(curve.no_room, [1 - 0.07 * place] * len(curve.no_room), "x", color=COLOURS[place], markersize=9,
+                  markeredgewidth=2.2, transform=axes.get_xaxis_transform(), clip_on=False)
+    axes.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
+    axes.grid(visible=True, axis="both")
+    _label_plainly(axes, sorted({at for curve in curves for at in (*curve.no_room, *(p.at for p in curve.points))}))
+    _legend(figure, axes)
+    return figure
+
+
+def _label_plainly(axes: Axes, places: Sequence[int]) -> None:
+    """Numbers as people write them: the measured places, those left out that would run into each other."""
+    apart, shown = max(1.3, (places[-1] / places[0]) ** (1 / MOST_TICKS)), [places[0]]
+    for place in places:
+        shown += [place] if place >= apart * shown[-1] else []
+    axes.set_xticks(shown, [f"{place:,}" for place in shown])
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high / low > 5 else MaxNLocator(4))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
+    axes.minorticks_off()
 
 
 def _figure() -> tuple[Figure, Axes]:

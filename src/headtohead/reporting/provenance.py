@@ -33,6 +33,35 @@ def operations(results: Results) -> Table:
     return Table(["operation", *shares], rows)
 
 
+def attention_shares(results: Results) -> Table:
+    """Attention's share of a forward pass by length: all layers' attention alone over the whole pass."""
+    shares = {variant.name: {row["length"]: row["share"] for row in variant.profile["attention_share"]}
+              for variant in results.variants}
+    lengths = sorted({length for own in shares.values() for length in own})
+    return Table(["variant", *(f"{length:,} tokens" for length in lengths)],
+                 [[name, *(f"{own[length]:.0%}" if length in own else NOTHING for length in lengths)]
+                  for name, own in shares.items()])
+
+
+def roofline(results: Results) -> Table:
+    """What each variant's work comes to a second, and that as a share of the device's measured peaks."""
+    header = ["variant", "work", "batch", "tokens in", "TFLOP/s", "of the peak", "GB/s", "of the peak"]
+    rows = [[variant.name, timing["work"].replace("_", " "), str(timing["batch"]), f"{timing['length']:,}",
+             short(timing["tflops"]), f"{timing['tflops_share']:.1%}",
+             short(timing["gb_per_s"]), f"{timing['gb_per_s_share']:.1%}"]
+            for variant in results.variants for timing in _telling(variant, results.length)]
+    return Table(header, rows, words=2)
+
+
+def _telling(variant: Variant, length: int) -> Iterator[dict[str, Any]]:
+    """Forward and attention at the preset's own length and at the longest; generation; the largest training step."""
+    for work in ("forward", "attention"):
+        single = {timing["length"]: timing for timing in variant.timings(work) if timing["batch"] == 1}
+        yield from (single[at] for at in sorted({length, max(single, default=length)} & single.keys()))
+    for work in ("generate", "train_step"):
+        yield from sorted(variant.timings(work), key=lambda timing: int(timing["batch"]))[-1:]
+
+
 def counters(results: Results) -> Table:
     """What NVIDIA's counters said while each variant generated; units are in the names."""
     names = [name for name in results.standard.profile["nvml"] if name not in ("work", "runs")]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from headtohead.params import Params
-from headtohead.reporting import provenance, tables, verdict
+from headtohead.reporting import provenance, sweeps, tables, verdict
 from headtohead.reporting.results import Results, read_results, read_variants
 
 REPORT = Path("report")
@@ -74,7 +74,7 @@ def contents(results: Results) -> dict[str, Any]:
     judged = {variant.name: verdict.judge(variant, standard, floors, seed) for variant in others}
     articles = len(standard.details["articles"]["id"])
     return {
-        "results": results, "tables": tables, "provenance": provenance, "articles": articles,
+        "results": results, "tables": tables, "provenance": provenance, "sweeps": sweeps, "articles": articles,
         "recommendation": verdict.recommend(judged, others), "answers": verdict.answers(judged, articles),
         "floors": {verdict.QUALITY[k]: v for k, v in floors.items()},
         "drifts": {variant.name: verdict.drift(variant, standard) for variant in others},

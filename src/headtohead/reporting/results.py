@@ -76,6 +76,11 @@ class Results:
         return bool(self.standard.profile["device"].startswith(self.machine["processor"]))
 
     @property
+    def length(self) -> int:
+        """The preset's own, in tokens."""
+        return self.params.chosen.tokenizer.max_length
+
+    @property
     def has_facts(self) -> bool:
         return "fact_recall" in self.standard.quality
 

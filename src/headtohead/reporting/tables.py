@@ -12,7 +12,7 @@ from headtohead.quality.facts import states
 from headtohead.reporting.results import Results, System, Variant
 
 NOTHING = "-"
-WORKS = ("forward", "first_token", "generate", "train_step")
+WORKS = ("forward", "first_token", "generate", "attention", "train_step")
 LABELS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "bleu": "BLEU", "fact_recall": "fact recall"}
 
 # "Reducing Inference Time in GPT Models", Tables I and II: A100 40 GB, batch 1, 512 tokens claimed.
@@ -75,9 +75,10 @@ def study_efficiency(results: Results) -> Table:
 def times(results: Results) -> Table:
     """Every timing: median and range, in ms."""
     rows = [[variant.name, timing["work"].replace("_", " "), str(timing["batch"]), str(timing["length"]),
-             str(timing["new_tokens"]), _with_range(timing), str(timing["repeats"])]
+             str(timing["new_tokens"]), _with_range(timing), str(timing["repeats"]), timing.get("backend", NOTHING)]
             for variant in results.variants for work in WORKS for timing in variant.timings(work)]
-    return Table(["variant", "work", "batch", "tokens in", "tokens out", "ms (p10 to p90)", "repeats"], rows, words=2)
+    header = ["variant", "work", "batch", "tokens in", "tokens out", "ms (p10 to p90)", "repeats", "attention by"]
+    return Table(header, rows, words=2)
 
 
 def recall_by(key: str, results: Results) -> Table:

@@ -1,0 +1,108 @@
+"""How many operations a piece of work needs, and how many bytes it has to move: floors, by arithmetic.
+
+Counted is what no implementation can do without: the matrix products of the weights, of the logits and of attention's
+visible pairs; weights read once a pass, keys and values written and read once, logits written. A pass over a prompt
+asks for the next token alone: of its other tokens the last layer needs no more than keys and values. Not counted:
+norms, activations, residuals, softmax, what a kernel computes and masks away, and what it writes to read again.
+A multiplication and its addition are two operations.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from headtohead.attention.spec import AttentionSpec
+
+if TYPE_CHECKING:
+    from headtohead.model import GPT2
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Floating-point operations, and bytes read and written."""
+
+    operations: int
+    bytes: int
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.operations + other.operations, self.bytes + other.bytes)
+
+    def __mul__(self, times: int) -> "Cost":
+        return Cost(self.operations * times, self.bytes * times)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What of a model the costs depend on.
+
+    Args:
+        weights: numbers in the blocks' matrices.
+        width: heads times head_dim.
+        itemsize: bytes of a number.
+    """
+
+    spec: AttentionSpec
+    layers: int
+    width: int
+    vocabulary: int
+    weights: int
+    itemsize: int
+
+    def forward(self, batch: int, length: int) -> Cost:
+        """A pass over prompts [batch, length], with the logits of each one's next token."""
+        tokens, key_and_value = batch * length, 2 * self.width**2
+        last = self.weights // self.layers
+        products = (self.weights - last + key_and_value) * tokens + (last - key_and_value) * batch
+        pairs = batch * visible_pairs(self.spec, length, length)
+        last_pairs = batch * visible_pairs(self.spec, 1, length)
+        return (Cost(2 * products, self.weights * self.itemsize) + self._scores(pairs * (self.layers - 1) + last_pairs)
+                + self._logits(batch) + self._cache(tokens, tokens))
+
+    def generate(self, length: int, new_tokens: int) -> Cost:
+        """One sequence's prompt of `length` tokens in one pass, then a pass for each new token but the last."""
+        steps = new_tokens - 1
+        seen = visible_pairs(self.spec, steps, length + steps)
+        decoding = (self._blocks(1) + self._logits(1)) * steps + self._scores(seen * self.layers)
+        return self.forward(1, length) + decoding + self._cache(steps, seen)
+
+    def train_step(self, batch: int, length: int) -> Cost:
+        """A pass over [batch, length] tokens with the logits of every position, and its backward, which is twice as
+        much; the optimizer's own work is left out."""
+        tokens, pairs = batch * length, batch * visible_pairs(self.spec, length, length)
+        return (self._blocks(tokens) + self._scores(pairs * self.layers) + self._logits(tokens)
+                + self._cache(tokens, tokens)) * 3
+
+    def attention(self, length: int) -> Cost:
+        """One layer's attention over one sequence: queries, keys and values read, the result written."""
+        moved = Cost(0, 4 * length * self.width * self.itemsize)
+        return self._scores(visible_pairs(self.spec, length, length)) + moved
+
+    def _blocks(self, tokens: int) -> Cost:
+        return Cost(2 * self.weights * tokens, self.weights * self.itemsize)
+
+    def _logits(self, tokens: int) -> Cost:
+        head, logits = self.width * self.vocabulary, tokens * self.vocabulary
+        return Cost(2 * head * tokens, (head + logits) * self.itemsize)
+
+    def _cache(self, written: int, read: int) -> Cost:
+        """Keys and values of so many positions in every layer."""
+        return Cost(0, 2 * self.layers * self.width * (written + read) * self.itemsize)
+
+    def _scores(self, pairs: int) -> Cost:
+        """For each pair and head a product of query and key, and one of weight and value."""
+        return Cost(4 * self.width * pairs, 0)
+
+
+def shape_of(model: "GPT2", itemsize: int) -> Shape:
+    """The shape of a model whose numbers take `itemsize` bytes."""
+    weights = sum(weight.numel() for weight in model.transformer.h.parameters() if weight.dim() == 2)
+    config = model.config
+    return Shape(model.variant, config.n_layer, config.n_embd, config.vocab_size, weights, itemsize)
+
+
+def visible_pairs(spec: AttentionSpec, queries: int, keys: int) -> int:
+    """How many pairs of query and key lie within the pattern's reach, the queries being the last of the keys."""
+    def up_to(length: int) -> int:
+        near = length if spec.reach is None else min(length, spec.reach)  # those who see all before them
+        return near * (near + 1) // 2 + (length - near) * near
+
+    return up_to(keys) - up_to(keys - queries)

@@ -1,0 +1,188 @@
+"""How cost grows with length and batch size, and where one variant's line crosses another's."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+from math import exp, log
+from typing import Any
+
+from headtohead.reporting.results import Results, Variant
+from headtohead.reporting.tables import NOTHING, Table, short
+from headtohead.reporting.verdict import LEAST_MEMORY, drift
+
+NO_ROOM = "no room"
+NOISE = "no difference beyond noise"
+
+
+@dataclass(frozen=True)
+class Point:
+    """What was measured at one length or batch size, `at`, and its range from the 10th to the 90th percentile."""
+
+    at: int
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One variant's line, and where the device had no room for a point of it. A ratio up to `noise` is none."""
+
+    points: Sequence[Point]
+    no_room: Sequence[int]
+
+
+Draw = Callable[[Results, Variant], Curve]
+
+
+def time_by_length(results: Results, variant: Variant) -> Curve:
+    """Milliseconds of a forward pass, batch 1."""
+    return _curve(_forwards(variant, "timings", batch=1), "length", _time)
+
+
+def memory_by_length(results: Results, variant: Variant) -> Curve:
+    """Peak MB of a forward pass, batch 1."""
+    return _curve(_forwards(variant, "memory", batch=1), "length", _memory)
+
+
+def time_by_batch(results: Results, variant: Variant) -> Curve:
+    """Milliseconds of a forward pass for each of its sequences, at the preset's length."""
+    return _curve(_forwards(variant, "timings", length=results.length), "batch", _time_a_sequence)
+
+
+def memory_by_batch(results: Results, variant: Variant) -> Curve:
+    """Peak MB of a forward pass, at the preset's length."""
+    return _curve(_forwards(variant, "memory", length=results.length), "batch", _memory)
+
+
+BY_LENGTH: Mapping[str, Draw] = {"forward ms": time_by_length, "peak MB": memory_by_length}
+BY_BATCH: Mapping[str, Draw] = {"ms a sequence": time_by_batch, "peak MB": memory_by_batch}
+
+
+def _forwards(variant: Variant, kind: str, **where: int) -> list[dict[str, Any]]:
+    return [row for row in variant.profile[kind] if row["work"] == "forward" and where.items() <= row.items()]
+
+
+def _curve(rows: Sequence[dict[str, Any]], by: str, measured: Callable[[dict[str, Any]], tuple[float, float, float]],
+           ) -> Curve:
+    ordered = sorted(rows, key=lambda row: int(row[by]))
+    return Curve([Point(row[by], *measured(row)) for row in ordered if not row.get("out_of_memory")],
+                 [row[by] for row in ordered if row.get("out_of_memory")])
+
+
+def _time(row: dict[str, Any]) -> tuple[float, float, float]:
+    return row["median"], row["p10"], row["p90"]
+
+
+def _time_a_sequence(row: dict[str, Any]) -> tuple[float, float, float]:
+    return row["median"] / row["batch"], row["p10"] / row["batch"], row["p90"] / row["batch"]
+
+
+def _memory(row: dict[str, Any]) -> tuple[float, float, float]:
+    return row["peak_mb"], row["peak_mb"], row["peak_mb"]
+
+
+def table(results: Results, measures: Mapping[str, Draw], title: str) -> Table:
+    """Every point: a row for each measure and variant, a column for each length or batch size, named by `title`."""
+    curves = {(measure, variant.name): draw(results, variant)
+              for measure, draw in measures.items() for variant in results.variants}
+    columns = sorted({at for curve in curves.values() for at in (*curve.no_room, *(p.at for p in curve.points))})
+    rows = []
+    for (measure, name), curve in curves.items():
+        cells = {point.at: short(point.value) for point in curve.points} | dict.fromkeys(curve.no_room, NO_ROOM)
+        rows.append([name, measure, *(cells.get(at, NOTHING) for at in columns)])
+    return Table(["variant", "measure", *(title.format(f"{at:,}") for at in columns)], rows, words=2)
+
+
+def crossings(results: Results, measures: Mapping[str, Draw]) -> Table:
+    """Which of two variants takes less, and from where on: each against standard, and other pairs that cross."""
+    rows = []
+    for a, b in _pairs(results):
+        found = [compare(draw(results, a), draw(results, b), _least(measure, a, b))
+                 for measure, draw in measures.items()]
+        if b is results.standard or any(comparison.crossings for comparison in found):
+            rows.append([f"{a.name} / {b.name}", found[0].range, *(c.in_words(a.name, b.name) for c in found)])
+    header = ["pair", "measured at", *(f"less {measure}" for measure in measures)]
+    return Table(header, rows, words=len(header))
+
+
+def _pairs(results: Results) -> Iterator[tuple[Variant, Variant]]:
+    """Every two variants, those with standard first, which is the second of its pairs."""
+    others = [variant for variant in results.variants if variant is not results.standard]
+    yield from ((variant, results.standard) for variant in others)
+    yield from combinations(others, 2)
+
+
+def _least(measure: str, a: Variant, b: Variant) -> float:
+    """The ratio that a difference has to exceed, as in the verdict."""
+    return 1 + LEAST_MEMORY if measure == "peak MB" else drift(a, b)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two curves where both were measured.
+
+    Args:
+        common: those lengths or batch sizes.
+        claimed: (at, log of the ratio of the first to the second) where they differ beyond noise.
+    """
+
+    common: Sequence[int]
+    claimed: Sequence[tuple[int, float]]
+
+    @property
+    def crossings(self) -> list[float]:
+        """Where the lines cross: between two neighbours in `claimed` with the order changed, on the straight lines
+        that join the values there when both axes are logarithmic."""
+        return [exp(log(left) + before / (before - after) * (log(right) - log(left)))
+                for (left, before), (right, after) in pairwise(self.claimed) if before * after < 0]
+
+    @property
+    def range(self) -> str:
+        """"512 to 8,192"."""
+        return " to ".join(dict.fromkeys(f"{at:,}" for at in (self.common[0], self.common[-1])))
+
+    def in_words(self, a: str, b: str) -> str:
+        """Which takes less: "standard, from about 1,180 flash"."""
+        if not self.claimed:
+            return NOISE
+        names = [a, b] if self.claimed[0][1] < 0 else [b, a]
+        if turns := [f", from about {at:,.0f} {names[(i + 1) % 2]}" for i, at in enumerate(self.crossings)]:
+            return names[0] + "".join(turns)
+        unclear = [at for at in self.common if at not in dict(self.claimed)]
+        return f"{names[0]}; {NOISE} at {_listed(unclear)}" if unclear else f"{names[0]} throughout"
+
+
+def compare(a: Curve, b: Curve, least: float) -> Comparison:
+    """Two curves. They differ beyond noise at a point where their ranges do not overlap and their ratio is larger
+    than `least`."""
+    others = {point.at: point for point in b.points}
+    both = [(ours, others[ours.at]) for ours in a.points if ours.at in others]
+    return Comparison([ours.at for ours, _ in both],
+                      [(ours.at, log(ours.value / theirs.value)) for ours, theirs in both
+                       if (ours.high < theirs.low or theirs.high < ours.low)
+                       and max(ours.value / theirs.value, theirs.value / ours.value) > least])
+
+
+def without_room(results: Results, measures: Mapping[str, Draw]) -> str:
+    """"standard at 8,192 and 16,384": which variants the device had no room for, and where; empty if for all."""
+    lost = {variant.name: sorted({at for draw in measures.values() for at in draw(results, variant).no_room})
+            for variant in results.variants}
+    return "; ".join(f"{name} at {_listed(places)}" for name, places in lost.items() if places)
+
+
+def left_out(results: Results) -> str:
+    """"standard and flash beyond 520 tokens": swept lengths that a variant has no positions for; empty if none."""
+    short_of: dict[int, list[str]] = {}
+    for variant in results.variants:
+        if variant.profile["lengths_left_out"]:
+            short_of.setdefault(variant.profile["length_limit"], []).append(variant.name)
+    return "; ".join(f"{_joined(names)} beyond {limit:,} tokens" for limit, names in short_of.items())
+
+
+def _listed(places: Sequence[int]) -> str:
+    return _joined([f"{at:,}" for at in places])
+
+
+def _joined(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
