@@ -1,10 +1,11 @@
-"""The command line: `h2h show` prints the comparison of the last run, `h2h publish` writes it as files to commit."""
+"""The command line: `h2h show` prints the comparison of the last run, `h2h publish` writes it as files to commit,
+and `h2h bench` measures the published benchmark on a GPU."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from headtohead.params import read_params
+from headtohead.params import STUDY, read_params
 
 
 def main() -> None:
@@ -27,6 +28,19 @@ def publish(target: Path, command: str, took: str, commit: str | None) -> None:
     print(f"Written: {target}.md, {target}.json and the figures in {target}/")
 
 
+def bench(folder: Path, render: bool, commit: str | None) -> None:
+    if not render:
+        from headtohead.benchmark import suite
+        from headtohead.benchmark.plan import Plan
+        from headtohead.reporting.publish import current_commit
+        device, variants = suite.gpu(), read_params().variants
+        suite.run(folder, Plan({name: variants[name] for name in STUDY}), device, commit=commit or current_commit(),
+                  command=f"h2h bench {folder}")
+    from headtohead.benchmark import page
+    page.render(folder)
+    print(f"Written: {folder / page.PAGE} and its figures")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="h2h", description="Which attention should a GPT-2 summarizer use?")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -38,4 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     files.add_argument("--command", required=True, help="what was typed to run it")
     files.add_argument("--took", required=True, help="how long that took")
     files.add_argument("--commit", help="of the code that ran, where that was not this repository as it is")
+    rows = commands.add_parser("bench", help="time GPT-2 small with each variant beside transformers, on a GPU")
+    rows.set_defaults(run=bench)
+    rows.add_argument("folder", metavar="FOLDER", type=Path, help="where to; rows that it holds already are kept")
+    rows.add_argument("--render", action="store_true", help="measure nothing: make the page anew from the rows")
+    rows.add_argument("--commit", help="of the code that runs, where that is not this repository as it is")
     return parser

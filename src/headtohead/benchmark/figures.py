@@ -1,0 +1,151 @@
+"""The benchmark's figures, as SVG that is the same for the same rows. A contestant looks alike in all of them."""
+
+from collections.abc import Sequence
+from itertools import product
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
+
+from headtohead.benchmark.curves import curves, name_of
+from headtohead.benchmark.plan import OURS
+from headtohead.benchmark.rows import Row
+from headtohead.reporting.figures import COLOURS, MARKERS, STYLE, WIDTH
+from headtohead.reporting.sweeps import Curve
+from headtohead.reporting.tables import short
+
+OUTSIDE = {"transformers-eager": 4, "transformers-sdpa": 5}  # places in the palette; the variants have the first
+WHO = {"standard": 0, OURS: 1, "flash-attn": 4, "flex": 5, "sdpa": 6}  # the same, where the variant has its own panel
+DASHES = ("-", "-", "-", "-", (0, (5, 2)), (0, (2, 1.5)), (0, (5, 2, 1, 2)))  # ours are solid
+
+
+def draw_all(rows: Sequence[Row], folder: Path) -> list[str]:
+    """Write every figure that there are rows for into `folder`; their names without suffix."""
+    figures = {"forward": ("forward", "forward pass, ms"), "memory": ("peak_memory", "peak memory of a forward, MB")}
+    drawn: dict[str, Figure] = {}
+    with rc_context({**STYLE, "axes.grid.axis": "both"}):
+        for name, (work, label) in figures.items():
+            if own := [row for row in rows if row["work"] == work and row["batch"] == 1]:
+                drawn[name] = by_length(own, label)
+        if own := [row for row in rows if row["work"] == "generate"]:
+            drawn["generation"] = generation(own)
+        if own := [row for row in rows if row["work"] in ("attention", "attention_backward")]:
+            drawn["attention"] = attention(own)
+        for name, figure in drawn.items():
+            figure.savefig(folder / f"{name}.svg", format="svg", metadata={"Date": None})
+    return list(drawn)
+
+
+def by_length(rows: Sequence[Row], label: str) -> Figure:
+    """Every contestant against length, both axes logarithmic; a cross at the top where memory did not suffice."""
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    axes = figure.subplots()
+    looks = _looks(rows)
+    for name, curve in curves(rows).items():
+        _draw(axes, curve, looks[name])
+    _length_axis(axes, rows)
+    axes.set(ylabel=label)
+    _legend(figure, axes)
+    return figure
+
+
+def attention(rows: Sequence[Row]) -> Figure:
+    """Attention alone: a column for each fused variant, a row for each direction; a line for each who computes it."""
+    works = list(dict.fromkeys(row["work"] for row in rows))
+    fused = list(dict.fromkeys(row["variant"] for row in rows if row["variant"] != "standard"))
+    figure = Figure(figsize=(WIDTH, 0.7 + 2.1 * len(works)), layout="constrained")
+    panels = figure.subplots(len(works), len(fused), sharex=True, sharey="row", squeeze=False)
+    for (work, variant), axes in zip(product(works, fused), panels.flat, strict=True):
+        own = [row for row in rows if row["work"] == work and row["variant"] in (variant, "standard")]
+        _by_who(axes, own)
+        axes.set(title=variant if work == works[0] else "", xlabel="tokens" if work == works[-1] else "")
+    for axes, work in zip(panels[:, 0], works, strict=True):
+        axes.set_ylabel(work.replace("_", ", ") + ", ms")
+    _legend(figure, max(panels.flat, key=lambda axes: len(axes.lines)))
+    return figure
+
+
+def _by_who(axes: Axes, rows: Sequence[Row]) -> None:
+    """One variant's lines, and standard's; `rows` are of these two."""
+    for who, place in WHO.items():
+        own = [row for row in rows if who == ("standard" if row["variant"] == "standard" else row["implementation"])]
+        for curve in curves(own).values():
+            _draw(axes, curve, _look(who, place))
+    _length_axis(axes, rows)
+
+
+def generation(rows: Sequence[Row]) -> Figure:
+    """Tokens a second: a panel for each batch size and number of beams, a bar for each contestant."""
+    points = list(dict.fromkeys((row["batch"], row["beams"]) for row in rows))
+    names = list(dict.fromkeys(map(name_of, rows)))
+    figure = Figure(figsize=(WIDTH, 0.7 + 0.34 * len(names)), layout="constrained")
+    panels = figure.subplots(1, len(points), sharey=True, squeeze=False)[0]
+    for axes, (batch, beams) in zip(panels, points, strict=True):
+        own = {name_of(row): row for row in rows if (row["batch"], row["beams"]) == (batch, beams)}
+        _bars(axes, names, own, _looks(rows))
+        axes.set_title(f"batch {batch}\n{f'{beams} beams' if beams > 1 else 'greedy'}")
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].invert_yaxis()
+    return figure
+
+
+def tokens_per_second(row: Row) -> float:
+    return float(row["batch"] * row["new_tokens"] / row["median"] * 1000)
+
+
+def _bars(axes: Axes, names: Sequence[str], rows: dict[str, Row], looks: dict[str, dict[str, Any]]) -> None:
+    for place, name in enumerate(names):
+        row = rows.get(name)
+        rate = None if row is None or row["median"] is None else tokens_per_second(row)
+        axes.barh(place, rate or 0.0, 0.62, color=looks[name]["color"], edgecolor="black", linewidth=0.6)
+        said = "" if row is None else "out of memory" if rate is None else short(rate)
+        axes.text(1, place, said, transform=axes.get_yaxis_transform(), ha="right", va="center")
+    axes.margins(x=0.9)  # room for the numbers
+    axes.grid(visible=False)
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+
+
+def _draw(axes: Axes, curve: Curve, look: dict[str, Any]) -> None:
+    """A line; and a cross at the top where there was no room, below those that are there already."""
+    axes.plot([point.at for point in curve.points], [point.value for point in curve.points], markersize=5,
+              linewidth=1.4, **look)
+    for at in curve.no_room:
+        there = [line for line in axes.lines if line.get_marker() == "x" and np.isin(at, line.get_xdata())]
+        axes.plot([at], [1 - 0.07 * len(there)], "x", color=look["color"], markersize=9, markeredgewidth=2.2,
+                  transform=axes.get_xaxis_transform(), clip_on=False)
+
+
+def _length_axis(axes: Axes, rows: Sequence[Row]) -> None:
+    lengths = sorted({row["length"] for row in rows})
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xticks(lengths, [f"{length // 1024}k" if length % 1024 == 0 else str(length) for length in lengths])
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if rows[0]["work"] in ("forward", "peak_memory") else (1,)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
+    axes.minorticks_off()
+    axes.set_xlabel("tokens")
+
+
+def _looks(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """A variant looks as in the report."""
+    variants = list(dict.fromkeys(row["variant"] for row in rows))
+    return {name_of(row): _look(name_of(row), OUTSIDE.get(row["implementation"], variants.index(row["variant"])))
+            for row in rows}
+
+
+def _look(label: str, place: int) -> dict[str, Any]:
+    return {"label": label, "color": COLOURS[place], "marker": MARKERS[place], "linestyle": DASHES[place]}
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    """Above the axes, from which it takes no room: the figure grows."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.set_figheight(figure.get_figheight() + 0.2 * ceil(len(labels) / 3))
+    figure.legend(handles, labels, loc="outside upper center", ncols=3)

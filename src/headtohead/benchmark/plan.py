@@ -1,0 +1,114 @@
+"""What the benchmark measures: the model, the sizes of the work, and who does it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from headtohead.attention.spec import AttentionSpec
+
+OURS = "headtohead"
+STANDS_FOR = {"transformers-eager": "standard", "transformers-sdpa": "flash"}  # the same function as which variant
+TRANSFORMERS = tuple(STANDS_FOR)
+LIBRARIES = ("flash-attn", "flex", "sdpa")  # kernels called directly
+
+
+@dataclass(frozen=True)
+class Point:
+    """One size of one work, done by every variant of ours and by `rivals`.
+
+    Args:
+        work: forward, generate, attention, attention_backward, train_step or peak_memory.
+        length: tokens that go in, of each sequence.
+        new_tokens, beams, no_repeat_ngram: of generation; one beam is greedy.
+        rivals: names in `TRANSFORMERS`, and for attention in `LIBRARIES`.
+    """
+
+    work: str
+    batch: int
+    length: int
+    new_tokens: int = 0
+    beams: int = 1
+    no_repeat_ngram: int = 0
+    rivals: tuple[str, ...] = TRANSFORMERS
+
+
+EAGER = TRANSFORMERS[:1]
+HEADLINE = (
+    Point("forward", 1, 512),
+    Point("generate", 1, 412, 100),
+    Point("generate", 64, 412, 100),
+    Point("generate", 10, 412, 100, beams=5, no_repeat_ngram=2, rivals=EAGER),  # the study's decoding
+    Point("forward", 1, 8192),
+    Point("attention", 2, 8192, rivals=LIBRARIES),
+    Point("train_step", 64, 512, rivals=EAGER),
+    Point("peak_memory", 1, 8192),
+)
+REST = (
+    *(Point("forward", 1, length) for length in (1024, 2048, 4096, 16_384)),
+    Point("forward", 64, 512),
+    *(Point("peak_memory", 1, length) for length in (512, 2048)),
+    *(Point("attention", 2, length, rivals=LIBRARIES) for length in (512, 2048)),
+    Point("attention_backward", 2, 8192, rivals=LIBRARIES),
+    Point("train_step", 32, 1024, rivals=()),
+    Point("train_step", 16, 2048, rivals=()),
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All numbers of the benchmark; those that stand here are of the published one, on GPT-2 small.
+
+    Args:
+        variants: ours, by name.
+        headline: the points of the page's first table; they are measured first.
+        dtype: of the weights in inference; in training, of autocast over float32 weights.
+        min_repeats, min_seconds, warmup: of each timing at least so many repeats and so long, after untimed runs.
+        slow_repeats: the same as min_repeats for transformers' generation, which takes a second each.
+    """
+
+    variants: Mapping[str, AttentionSpec]
+    headline: tuple[Point, ...] = HEADLINE
+    rest: tuple[Point, ...] = REST
+    layers: int = 12
+    heads: int = 12
+    width: int = 768
+    vocabulary: int = 50_257
+    positions: int = 16_384
+    dtype: str = "bfloat16"
+    seed: int = 13
+    min_repeats: int = 30
+    min_seconds: float = 1.0
+    warmup: int = 3
+    slow_repeats: int = 3
+
+
+@dataclass(frozen=True)
+class Task:
+    """One row to measure: `variant` at `point` by `implementation`."""
+
+    point: Point
+    variant: str
+    implementation: str
+
+    def __str__(self) -> str:
+        point = self.point
+        out = f" + {point.new_tokens}" if point.new_tokens else ""
+        beams = f", {point.beams} beams" if point.beams > 1 else ""
+        return (f"{point.work}, {self.variant} by {self.implementation}, batch {point.batch}, "
+                f"{point.length:,}{out} tokens{beams}")
+
+
+def tasks(plan: Plan) -> Iterator[Task]:
+    """Every row of the benchmark, in the order in which they are measured."""
+    for point in (*plan.headline, *plan.rest):
+        yield from (Task(point, variant, OURS) for variant in plan.variants)
+        for rival in point.rivals:
+            yield from (Task(point, variant, rival) for variant in plan.variants if _does(rival, variant, plan))
+
+
+def _does(rival: str, variant: str, plan: Plan) -> bool:
+    """Whether `rival` has this variant's function by itself; to PyTorch's SDPA anything but causal is a dense mask."""
+    if rival in STANDS_FOR:
+        return STANDS_FOR[rival] == variant
+    spec = plan.variants[variant]
+    plain = spec.pattern == "full" and spec.positions == "learned"
+    return spec.kernel == "flash" and (plain or rival != "sdpa")

@@ -1,0 +1,226 @@
+"""Measures the benchmark, row by row, each on a fresh model. What is measured already is kept: a run can be cut off."""
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from math import ceil
+from pathlib import Path
+from statistics import median, quantiles
+
+import torch
+
+from headtohead.benchmark import contestants
+from headtohead.benchmark.contestants import BenchmarkError
+from headtohead.benchmark.plan import TRANSFORMERS, Plan, Task, tasks
+from headtohead.benchmark.rows import (
+    ABOUT,
+    ROWS,
+    Key,
+    Row,
+    key_of,
+    key_of_task,
+    read_about,
+    read_rows,
+    write_about,
+    write_rows,
+)
+from headtohead.profiling import machine
+from headtohead.profiling.kernel import captured
+from headtohead.profiling.memory import peak_memory
+from headtohead.profiling.timing import measure
+from headtohead.progress import Bar, console
+from headtohead.stage import NO_MEMORY
+
+GRAPH_MS = 2.0  # attention is repeated in one CUDA graph for about so long, so that launching the graph does not count
+DEVICE = ("gpu", "driver", "cuda", "processor", "cores", "python")
+IDENTITY = ("commit", "device", "versions", "plan", "variants")  # rows of another one are not kept
+
+
+def gpu() -> torch.device:
+    """The GPU to measure.
+
+    Raises:
+        BenchmarkError: there is none.
+    """
+    if not torch.cuda.is_available():
+        raise BenchmarkError("the benchmark measures a CUDA GPU, and there is none here; "
+                             "`h2h bench FOLDER --render` makes the page anew from the FOLDER's rows")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def run(folder: Path, plan: Plan, device: torch.device, *, commit: str, command: str) -> None:
+    """Measure every row that FOLDER/bench.json lacks, and write it as soon as it is measured.
+
+    Args:
+        folder: rows there of the same commit, device, versions and plan are kept, all others measured anew.
+        commit: of the code that runs.
+        command: what was typed; the page tells it.
+
+    Raises:
+        BenchmarkError: something that the plan names is not installed.
+        DataError: a file in `folder` cannot be read.
+    """
+    contestants.check(plan)
+    rows = _begin(folder, describe(plan, commit, command))
+    order = {key_of_task(task, plan.dtype): task for task in tasks(plan)}
+    rows = {key: row for key, row in rows.items() if key in order}
+    with Bar("benchmark", total=len(order), done=len(rows)) as bar, _what_is_there_set_aside():
+        for number, (key, task) in enumerate(order.items(), 1):
+            if key in rows:
+                continue
+            bar.note(str(task))
+            rows[key] = measured(task, plan, device)
+            write_rows(folder, (rows[key] for key in order if key in rows))
+            bar.advance()
+            if not console.is_terminal:
+                console.print(f"{number} of {len(order)}: {task}: {_told(rows[key])}", markup=False, highlight=False)
+
+
+def describe(plan: Plan, commit: str, command: str) -> Row:
+    """What FOLDER/about.json holds: nothing that changes from one run to the next on the same machine."""
+    numbers = asdict(plan)
+    found = machine.describe()
+    return {"commit": commit, "command": command, "device": {name: found[name] for name in DEVICE},
+            "versions": machine.versions(),
+            "plan": {name: value for name, value in numbers.items() if isinstance(value, int | float | str)},
+            "variants": {name: spec.model_dump() for name, spec in plan.variants.items()},
+            "headline": list(numbers["headline"])}
+
+
+def _begin(folder: Path, about: Row) -> dict[Key, Row]:
+    """The rows that are there and can be kept; about.json is then that of this run."""
+    kept: list[Row] = []
+    if (folder / ROWS).exists():
+        kept = read_rows(folder)
+        before = read_about(folder) if (folder / ABOUT).exists() else {}
+        if changed := [name for name in IDENTITY if before.get(name) != about[name]]:
+            console.print(f"{folder / ROWS} is of another {', '.join(changed)}: every row is measured anew")
+            kept = []
+    write_rows(folder, kept)  # before about.json, or other rows would pass for this run's
+    write_about(folder, about)
+    return {key_of(row): row for row in kept}
+
+
+def measured(task: Task, plan: Plan, device: torch.device) -> Row:
+    """One row; its numbers are null where the device has no room for the work."""
+    point = task.point
+    row = {"work": point.work, "variant": task.variant, "implementation": task.implementation, "batch": point.batch,
+           "length": point.length, "new_tokens": point.new_tokens, "dtype": plan.dtype}
+    if point.work == "generate":
+        row |= {"beams": point.beams, "no_repeat_ngram": point.no_repeat_ngram}
+    unit = "MB" if point.work == "peak_memory" else "ms"
+    measures: dict[str, Callable[[Task, Plan, torch.device], Row]] = {
+        "attention": _attention, "attention_backward": _attention, "peak_memory": _memory}
+    try:
+        numbers = measures.get(point.work, _time)(task, plan, device)
+    except Exception as error:
+        if not _no_room(error):
+            raise
+        numbers = {"median": None, "p10": None, "p90": None, "repeats": 0, "out_of_memory": True}
+    _release(device)
+    return row | {"unit": unit} | numbers
+
+
+def _time(task: Task, plan: Plan, device: torch.device) -> Row:
+    """Forward, generation, a training step."""
+    with torch.set_grad_enabled(task.point.work == "train_step"), _made_ready(task, plan, device) as ready:
+        slow = task.point.work == "generate" and task.implementation in TRANSFORMERS
+        samples = measure(ready.run, device, min_seconds=plan.min_seconds, warmup=1 if slow else plan.warmup,
+                          min_repeats=plan.slow_repeats if slow else plan.min_repeats)
+        return _spread(samples) | _by(ready.backend)
+
+
+def _memory(task: Task, plan: Plan, device: torch.device) -> Row:
+    """The peak of a forward, weights and logits in it; what earlier rows left behind is taken off."""
+    before = torch.cuda.memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0
+    with torch.no_grad(), _made_ready(task, plan, device) as ready:
+        peak = round(peak_memory(ready.run, device).mb - before, 2)
+        return {"median": peak, "p10": peak, "p90": peak, "repeats": 1} | _by(ready.backend)
+
+
+def _attention(task: Task, plan: Plan, device: torch.device) -> Row:
+    """Attention alone. Its backward is forward and backward together, less the median of the same forward alone."""
+    backward = task.point.work == "attention_backward"
+    attend, backend = contestants.attention(task, plan, device)
+    q, k, v = contestants.queries_keys_values(task.point, plan, device, backward)
+    with torch.set_grad_enabled(backward):
+        if backward:
+            towards = torch.randn_like(q)
+            forward = median(_plainly(lambda: attend(q, k, v), plan, device))
+            both = _plainly(lambda: torch.autograd.grad(attend(q, k, v), (q, k, v), towards), plan, device)
+            samples, runs = [sample - forward for sample in both], 1
+        else:
+            samples, runs = _repeated(lambda: attend(q, k, v), plan, device)
+    torch.compiler.reset()  # kernels compiled for this row would count against the limit of the next ones
+    return _spread(samples) | {"runs": runs} | _by(backend)
+
+
+def _plainly(work: Callable[[], object], plan: Plan, device: torch.device) -> list[float]:
+    """Without a graph, which autograd's own threads do not join; so only work that outlasts its launch can be timed."""
+    return measure(work, device, min_repeats=plan.min_repeats, min_seconds=plan.min_seconds, warmup=plan.warmup)
+
+
+def _repeated(work: Callable[[], object], plan: Plan, device: torch.device) -> tuple[list[float], int]:
+    """Milliseconds of one `work`, each a mean over the runs that one CUDA graph holds, and how many those are."""
+    runs = 1
+    if device.type == "cuda":
+        once, = measure(work, device, min_repeats=1, min_seconds=0.0, warmup=plan.warmup)
+        runs = max(1, ceil(GRAPH_MS / once))
+
+    def repeat() -> None:
+        for _ in range(runs):
+            work()
+
+    replay = captured(repeat, device)
+    samples = measure(replay, device, min_repeats=plan.min_repeats, min_seconds=plan.min_seconds, warmup=plan.warmup)
+    return [sample / runs for sample in samples], runs
+
+
+@contextmanager
+def _made_ready(task: Task, plan: Plan, device: torch.device) -> Iterator[contestants.Ready]:
+    ready = contestants.ready(task, plan, device)
+    try:
+        yield ready
+    finally:
+        ready.release()
+
+
+def _spread(samples: list[float]) -> Row:
+    deciles = quantiles(samples, n=10, method="inclusive")
+    return {"median": round(median(samples), 5), "p10": round(deciles[0], 5), "p90": round(deciles[-1], 5),
+            "repeats": len(samples)}
+
+
+def _by(backend: str | None) -> Row:
+    return {} if backend is None else {"backend": backend}
+
+
+def _told(row: Row) -> str:
+    return "out of memory" if row["median"] is None else f"{row['median']:,.3f} {row['unit']}"
+
+
+def _no_room(error: BaseException | None) -> bool:
+    """Whether memory did not suffice; a CUDA graph's capture that ran out ends with an error of its own on top."""
+    return error is not None and (
+        isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(NO_MEMORY.search(str(error))))
+        or _no_room(error.__context__))
+
+
+def _release(device: torch.device) -> None:
+    """Give back what nothing refers to any more, so that the next row starts alike and has room."""
+    gc.collect()
+    if device.type == "cuda":
+        torch._C._cuda_clearCublasWorkspaces()  # one for each stream that ever multiplied; they would add up
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def _what_is_there_set_aside() -> Iterator[None]:
+    """Garbage is collected before every row, and would take long, going through all of transformers."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

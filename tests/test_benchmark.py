@@ -1,0 +1,395 @@
+"""The published benchmark: its rows, that it can be cut off, and its page."""
+
+import json
+import re
+import sys
+from dataclasses import replace
+from math import exp, log
+from statistics import median
+
+import pytest
+import torch
+from conftest import VARIANTS
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from headtohead import cli
+from headtohead.attention import attend
+from headtohead.benchmark import contestants, page, suite
+from headtohead.benchmark.contestants import BenchmarkError
+from headtohead.benchmark.curves import crossings, curves
+from headtohead.benchmark.plan import HEADLINE, OURS, REST, Plan, Point, Task, tasks
+from headtohead.benchmark.rows import COLUMNS, read_rows, write_about, write_rows
+from headtohead.data.records import DataError
+from headtohead.params import STUDY, read_params
+from headtohead.profiling import machine
+
+STUDIED = {name: VARIANTS[name] for name in STUDY}
+CPU = torch.device("cpu")
+SMALL = {"layers": 1, "heads": 2, "width": 32, "vocabulary": 64, "positions": 32, "dtype": "float32",
+         "min_repeats": 3, "min_seconds": 0.0, "warmup": 1, "slow_repeats": 2}
+EAGER, SDPA = "transformers-eager", "transformers-sdpa"
+TINY = Plan(STUDIED, headline=(Point("forward", 1, 16), Point("generate", 2, 8, 4),
+                               Point("generate", 2, 8, 4, beams=2, no_repeat_ngram=2, rivals=(EAGER,))),
+            rest=(Point("attention", 2, 16, rivals=("sdpa",)), Point("attention_backward", 2, 16, rivals=("sdpa",)),
+                  Point("train_step", 2, 16, rivals=(EAGER,)), Point("peak_memory", 1, 16)), **SMALL)
+QUICK = Plan(STUDIED, headline=(Point("attention", 1, 8, rivals=("sdpa",)),), rest=(), **SMALL)
+
+
+def measure(folder, plan=QUICK, commit="c0ffee"):
+    suite.run(folder, plan, CPU, commit=commit, command="h2h bench somewhere")
+    return read_rows(folder)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    return folder, measure(folder, TINY)
+
+
+def who(rows, work, beams=1):
+    return [(row["implementation"], row["variant"]) for row in rows
+            if row["work"] == work and row.get("beams", 1) == beams]
+
+
+def test_every_contestant_has_its_row(tiny):
+    ours = [(OURS, name) for name in STUDY]
+    both = [*ours, (EAGER, "standard"), (SDPA, "flash")]
+    direct = [*ours, ("sdpa", "flash")]
+    assert who(tiny[1], "forward") == who(tiny[1], "generate") == who(tiny[1], "peak_memory") == both
+    assert who(tiny[1], "train_step") == who(tiny[1], "generate", beams=2) == both[:-1]
+    assert who(tiny[1], "attention") == who(tiny[1], "attention_backward") == direct
+
+
+def test_a_row_has_its_keys_and_units(tiny):
+    for row in tiny[1]:
+        assert set(COLUMNS) <= row.keys() <= {*COLUMNS, "backend", "beams", "no_repeat_ngram", "runs"}
+        assert row["p10"] <= row["median"] <= row["p90"]
+        assert row["dtype"] == "float32"
+        assert row["unit"] == ("MB" if row["work"] == "peak_memory" else "ms")
+        slow = row["work"] == "generate" and row["implementation"] != OURS
+        assert row["repeats"] >= (1 if row["work"] == "peak_memory" else 2 if slow else 3)
+        assert row["new_tokens"] == (4 if row["work"] == "generate" else 0)
+        if row["implementation"] == OURS:
+            backend = "eager" if row["variant"] == "standard" else "sdpa"
+            assert row["backend"] == (f"{backend}, then {backend}" if row["work"] == "generate" else backend)
+        assert row["median"] > 0 or row["work"] == "attention_backward"  # a difference
+
+
+def test_the_published_plan_is_what_was_asked_for():
+    plan = Plan(dict(read_params().variants))
+    assert [(point.work, point.batch, point.length) for point in HEADLINE][:2] == [("forward", 1, 512),
+                                                                                   ("generate", 1, 412)]
+    assert {point.length for point in (*HEADLINE, *REST) if (point.work, point.batch) == ("forward", 1)} == {
+        512 * 2**i for i in range(6)}
+    assert max(point.length + point.new_tokens for point in (*HEADLINE, *REST)) <= plan.positions
+    direct = {(task.implementation, task.variant) for task in tasks(plan)
+              if task.point.work == "attention" and task.implementation != OURS}
+    assert direct == {(library, name) for library in ("flash-attn", "flex") for name in STUDY[1:]} | {("sdpa", "flash")}
+    assert len(set(tasks(plan))) == len(list(tasks(plan)))
+
+
+def ready(implementation, variant, point):
+    return contestants.ready(Task(point, variant, implementation), TINY, CPU)
+
+
+@pytest.mark.parametrize(("implementation", "variant"), [(EAGER, "standard"), (SDPA, "flash")])
+@torch.no_grad()
+def test_a_rival_computes_the_same_as_the_variant_it_stands_for(implementation, variant, monkeypatch):
+    theirs, point = contestants.theirs(implementation, TINY), Point("forward", 2, 16)
+    assert theirs.config._attn_implementation == implementation.removeprefix("transformers-")
+    theirs.load_state_dict(contestants.ours(variant, TINY).state_dict())
+    monkeypatch.setattr(contestants, "theirs", lambda *_: theirs)
+    logits = ready(implementation, variant, point).run().logits
+    torch.testing.assert_close(logits[:, 0], ready(OURS, variant, point).run(), rtol=1e-4, atol=1e-5)
+    assert logits.shape == (2, 1, 64)
+
+
+@pytest.mark.parametrize(("implementation", "prompt"), [(OURS, 0), (EAGER, 8)])
+@pytest.mark.parametrize("beams", [1, 2])
+def test_exactly_so_many_tokens_are_generated(implementation, prompt, beams):
+    work = ready(implementation, "standard", Point("generate", 2, 8, 5, beams=beams))
+    assert work.run().shape == (2, prompt + 5)
+
+
+@pytest.mark.parametrize(("implementation", "variant"), [(OURS, "flash_alibi"), (EAGER, "standard")])
+def test_a_training_step_gives_every_weight_a_gradient_and_moves_it(implementation, variant):
+    seen = []
+    hook = register_optimizer_step_pre_hook(lambda optimizer, *_: seen.extend(
+        (weight, weight.clone(), weight.grad.abs().max() > 0) for weight in optimizer.param_groups[0]["params"]))
+    ready(implementation, variant, Point("train_step", 2, 16)).run()
+    hook.remove()
+    assert len(seen) > 10
+    assert all(learns and not torch.equal(weight, before) for weight, before, learns in seen)
+
+
+def same(implementation, variant, plan, device, **tolerance):
+    point = Point("attention", 2, 96)
+    run, _ = contestants.attention(Task(point, variant, implementation), plan, device)
+    q, k, v = contestants.queries_keys_values(point, plan, device, gradients=False)
+    expected = attend(q, k, v, plan.variants[variant], "reference")
+    torch.testing.assert_close(run(q, k, v), expected, **tolerance)
+
+
+@pytest.mark.parametrize(("implementation", "variant"), [*((OURS, name) for name in STUDY), ("sdpa", "flash")])
+def test_attention_alone_is_attention(implementation, variant):
+    same(implementation, variant, TINY, CPU, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("variant", STUDY[1:])
+@pytest.mark.parametrize("implementation", [OURS, "flash-attn", "flex"])
+def test_the_libraries_called_directly_compute_the_variant(implementation, variant):
+    plan = Plan(STUDIED, **SMALL | {"width": 128, "dtype": "bfloat16"})
+    same(implementation, variant, plan, torch.device("cuda"), rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.gpu
+def test_every_work_runs_on_the_gpu(tmp_path):
+    points = [replace(point, length=96, batch=2, new_tokens=point.new_tokens // 10) for point in HEADLINE[1:]]
+    points.append(Point("attention_backward", 2, 96, rivals=("flash-attn", "flex", "sdpa")))
+    two = {name: STUDIED[name] for name in ("standard", "flash")}
+    plan = Plan(two, tuple(points), (), **SMALL | {"width": 128, "positions": 128, "dtype": "bfloat16"})
+    suite.run(tmp_path, plan, torch.device("cuda"), commit="c0ffee", command="")
+    page.render(tmp_path)
+    assert all(row["median"] is not None for row in read_rows(tmp_path))
+
+
+def test_backward_is_forward_and_backward_less_forward(monkeypatch):
+    taken = iter([[1.0, 2.0, 4.0], [10.0, 12.0, 20.0]])
+    monkeypatch.setattr(suite, "measure", lambda *_, **__: next(taken))
+    row = suite.measured(Task(Point("attention_backward", 1, 8), "flash", OURS), QUICK, CPU)
+    assert row["median"] == 10.0
+    assert (row["p10"], row["p90"]) == (pytest.approx(8.4), pytest.approx(16.4))  # of 8, 10, 18
+
+
+def test_what_is_measured_is_kept_and_the_rest_measured(tmp_path):
+    rows = measure(tmp_path)
+    marked = [{**rows[0], "median": 123.0}, rows[2]]
+    write_rows(tmp_path, marked)
+    again = measure(tmp_path)
+    assert [again[0], again[2]] == marked
+    assert [{key: row[key] for key in COLUMNS[:7]} for row in again] == [
+        {key: row[key] for key in COLUMNS[:7]} for row in rows]
+    assert measure(tmp_path) == again
+
+
+@pytest.mark.parametrize("other", [{"commit": "another"}, {"plan": Plan(STUDIED, **SMALL | {"seed": 14},
+                                                                       headline=QUICK.headline, rest=())}])
+def test_rows_of_another_commit_or_plan_are_measured_anew(tmp_path, other):
+    rows = measure(tmp_path)
+    write_rows(tmp_path, [{**row, "median": 1e9} for row in rows])
+    assert max(row["median"] for row in measure(tmp_path, **other)) < 1e9
+
+
+def test_rows_of_another_version_are_measured_anew(tmp_path, monkeypatch):
+    write_rows(tmp_path, [{**row, "median": 1e9} for row in measure(tmp_path)])
+    monkeypatch.setattr(machine, "version", lambda package: "99")
+    assert max(row["median"] for row in measure(tmp_path)) < 1e9
+
+
+def test_a_run_that_is_cut_off_goes_on(tmp_path, monkeypatch):
+    done, real = [], suite.measured
+
+    def cut_off(task, *rest):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(task)
+        return real(task, *rest)
+
+    monkeypatch.setattr(suite, "measured", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        measure(tmp_path)
+    assert len(read_rows(tmp_path)) == 2
+    monkeypatch.setattr(suite, "measured", lambda task, *rest: done.append(task) or real(task, *rest))
+    assert len(measure(tmp_path)) == len(done) == len(set(done)) == 5
+
+
+def test_out_of_memory_is_a_row_and_the_rest_goes_on(tmp_path, monkeypatch):
+    real = contestants.attention
+
+    def crowded(task, *rest):
+        if task.variant == "standard":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        if task.variant == "flash_alibi":  # as the end of a graph's capture does
+            try:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            finally:
+                raise RuntimeError("operation failed due to a previous error during capture")
+        return real(task, *rest)
+
+    monkeypatch.setattr(contestants, "attention", crowded)
+    lost = [row for row in measure(tmp_path) if row.get("out_of_memory")]
+    assert [row["variant"] for row in lost] == ["standard", "flash_alibi"]
+    assert all((row["median"], row["p10"], row["p90"], row["unit"]) == (None, None, None, "ms") for row in lost)
+    page.render(tmp_path)
+    assert (tmp_path / "README.md").read_text().count("out of memory") >= 4
+
+
+def test_another_error_is_no_row(tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("illegal memory access")
+
+    monkeypatch.setattr(contestants, "attention", broken)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        measure(tmp_path)
+    assert read_rows(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["bench.json", "about.json"])
+@pytest.mark.parametrize("damage", [lambda text: text[:len(text) // 2], lambda text: "7\n", lambda text: ""])
+def test_a_damaged_file_is_an_error_that_names_it(tmp_path, name, damage):
+    measure(tmp_path)
+    (tmp_path / name).write_text(damage((tmp_path / name).read_text()))
+    for use in (measure, page.render):
+        with pytest.raises(DataError, match=f"{name} is no .*remove it to measure everything anew"):
+            use(tmp_path)
+
+
+def test_a_row_without_a_column_is_an_error_that_names_it(tmp_path):
+    rows = measure(tmp_path)
+    del rows[2]["unit"]
+    write_rows(tmp_path, rows)
+    with pytest.raises(DataError, match=r"bench.json row 3 has no unit"):
+        page.render(tmp_path)
+
+
+def test_without_flash_attn_it_says_how_to_get_it_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(contestants, "find_spec", lambda name: None)
+    with pytest.raises(BenchmarkError, match=r'pip install "headtohead\[cuda\]"'):
+        measure(tmp_path, Plan(STUDIED))
+    assert not list(tmp_path.iterdir())
+
+
+def row(work, implementation, variant, length, value, *, batch=1, spread=0.0, **more):
+    numbers = {"median": value, "p10": value - spread, "p90": value + spread} if value is not None else {
+        "median": None, "p10": None, "p90": None, "out_of_memory": True}
+    return {"work": work, "variant": variant, "implementation": implementation, "batch": batch, "length": length,
+            "new_tokens": 0, "dtype": "bfloat16", **numbers, "unit": "MB" if work == "peak_memory" else "ms",
+            "repeats": 30} | more
+
+
+MADE = [row("forward", OURS, "standard", 512, 2.0, backend="eager"), row("forward", OURS, "flash", 512, 2.5),
+        row("forward", OURS, "flash_alibi", 512, 3.0), row("forward", EAGER, "standard", 512, 10.0),
+        row("forward", OURS, "standard", 2048, 8.0), row("forward", OURS, "flash", 2048, 2.5),
+        row("forward", OURS, "flash_alibi", 2048, 3.5), row("forward", EAGER, "standard", 2048, None),
+        row("generate", OURS, "flash", 412, 500.0, batch=64, new_tokens=100, beams=1, no_repeat_ngram=0),
+        row("attention", OURS, "flash", 8192, 0.66, batch=2, backend="flex"),
+        row("attention", "flash-attn", "flash", 8192, 0.75, batch=2),
+        row("attention", "flex", "flash", 8192, 0.6, batch=2),
+        row("attention", "sdpa", "flash", 8192, 0.5, batch=2)]
+
+
+@pytest.fixture
+def made(tmp_path):
+    write_rows(tmp_path, MADE)
+    about = suite.describe(Plan(STUDIED), "c0ffee", "h2h bench docs/results/h200")
+    write_about(tmp_path, about | {"device": about["device"] | {"gpu": "NVIDIA H200 140 GB", "driver": "580.1"}})
+    page.render(tmp_path)
+    return tmp_path
+
+
+def table(folder, first):
+    """The cells of the row whose first cell is `first`, by column, from the first table that has it."""
+    lines = (folder / "README.md").read_text().split("\n")
+    at = next(i for i, line in enumerate(lines) if line.startswith(f"| {first} |"))
+    header = next(lines[i - 1] for i in range(at, 0, -1) if lines[i].startswith("| :---"))
+    return dict(zip(*([cell.strip() for cell in line.split("|")[1:-1]] for line in (header, lines[at])), strict=True))
+
+
+def test_the_table_has_medians_and_ratios(made):
+    headline = table(made, "forward, 1 x 512, ms")
+    assert headline == {"": "forward, 1 x 512, ms", "transformers eager": "10.0", "transformers sdpa": "-",
+                        "standard": "2.00", "flash": "2.50", "flash_alibi": "3.00", "eager / flash": "4.00",
+                        "flash_alibi / flash": "1.20"}
+    further = table(made, "forward, 1 x 2,048, ms")
+    assert (further["transformers eager"], further["eager / flash"]) == ("out of memory", "-")
+    assert further["flash_alibi / flash"] == "1.40"
+
+
+def test_attention_is_compared_with_the_faster_of_flash_attn_and_flex(made):
+    found = table(made, "attention, 2 x 8,192")
+    assert (found["ours runs"], found["ours"], found["flash-attn"]) == ("flex", "0.660", "0.750")
+    assert found["ours / faster of flash-attn, flex"] == "1.10"
+
+
+def test_the_page_says_where_lines_cross(made):
+    """standard is 2 and 8, flash 2.5 throughout: on log-log axes standard gets there at 512 * 1.25."""
+    text = (made / "README.md").read_text()
+    assert "| forward, batch 1 | standard | flash | 640 |" in text
+    assert text.count("| forward, batch 1 |") == 2  # and flash_alibi
+
+
+def test_the_page_says_what_it_comes_from(made):
+    text = (made / "README.md").read_text()
+    for part in ("on NVIDIA H200 140 GB", "driver 580.1", "commit c0ffee", "`h2h bench docs/results/h200`",
+                 "vocabulary 50,257", "at least 30 repeats and 1.0 s", torch.__version__.split("+")[0]):
+        assert part in text
+    links = re.findall(r"\]\((.*?)\)", text)
+    assert {"bench.json", "about.json", "forward.svg", "generation.svg", "attention.svg"} == set(links)
+    assert all((made / link).exists() for link in links)
+    assert "12,800" in (made / "generation.svg").read_text()  # 64 * 100 tokens in half a second
+
+
+def test_the_page_is_the_same_for_the_same_rows(made):
+    before = {path.name: path.read_bytes() for path in made.iterdir()}
+    page.render(made)
+    assert {path.name: path.read_bytes() for path in made.iterdir()} == before
+
+
+slopes = st.floats(0.2, 3.0)
+
+
+@given(slopes, slopes, st.floats(520.0, 15_000.0))
+def test_power_laws_cross_where_they_do(one, other, at):
+    """a x^p and b x^q are straight on log-log axes, so the crossing is exact whatever the lengths."""
+    lengths = [512, 1024, 3000, 16_384]
+    made = [row("forward", OURS, name, length, exp(slope * log(length / at)))
+            for name, slope in (("one", one), ("other", other)) for length in lengths]
+    found = list(crossings(curves(made)))
+    if abs(one - other) < 1e-3:
+        return
+    steeper, flatter = ("one", "other") if one > other else ("other", "one")
+    assert [(before, after) for before, after, _ in found] == [(steeper, flatter)]
+    assert found[0][2] == pytest.approx(at, rel=1e-6)
+
+
+def test_a_crossing_within_the_spread_is_none():
+    values = {"standard": (1.0, 2.0, 4.0), "flash": (2.0, 2.1, 3.5)}
+    made = [row("forward", OURS, name, length, value, spread=spread) for name, own in values.items()
+            for length, value, spread in zip((512, 1024, 2048), own, (0.1, 0.1, 0.4), strict=True)]
+    assert not list(crossings(curves(made)))
+
+
+def test_the_tiny_run_has_a_page(tiny):
+    folder, rows = tiny
+    page.render(folder)
+    text = (folder / "README.md").read_text()
+    assert all(f"{median([found['median']]):,.2f}"[:3] in text for found in rows)
+    assert json.loads((folder / "about.json").read_text())["plan"]["width"] == 32
+
+
+def call(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["h2h", "bench", *map(str, arguments)])
+    cli.main()
+
+
+def test_without_a_gpu_the_command_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match=r"measures a CUDA GPU, and there is none here; .*--render"):
+        call(monkeypatch, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_renders_without_a_gpu(monkeypatch, made, capsys):
+    before = (made / "README.md").read_bytes()
+    (made / "README.md").unlink()
+    call(monkeypatch, made, "--render")
+    assert (made / "README.md").read_bytes() == before
+    assert "README.md" in capsys.readouterr().out
+
+
+def test_without_rows_the_command_says_how_to_make_them(monkeypatch, tmp_path):
+    with pytest.raises(SystemExit, match=r"bench.json is missing; `h2h bench .*` makes it on a machine with a GPU"):
+        call(monkeypatch, tmp_path, "--render")
