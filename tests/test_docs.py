@@ -33,6 +33,9 @@ COMMANDS = {
     r'h2h publish \S+ --command ".+" --took ".+"': "test_publish.py::test_the_command_publishes_this_commit",
     r"h2h bench \S+": "test_benchmark.py::test_every_work_runs_on_the_gpu",
     r"h2h bench \S+ --render": "test_benchmark.py::test_the_command_renders_without_a_gpu",
+    r"make test-gpu": "it needs a GPU, and is what runs the tests of one",
+    r"pip install setuptools wheel ninja": "no test installs anything",
+    r'pip install --no-build-isolation "headtohead\[cuda\]"': "it needs CUDA's compiler, and no test installs anything",
     r"python tests/(full_size|soak)\.py.*": "it takes too long for a test, and is run by hand",
 }
 

@@ -81,7 +81,9 @@ def test_bfloat16_errs_at_most_twice_as_much_as_transformers_own(name, library, 
         cache = engine.cache(3, 120)
         ours = [engine.prefill(prompt.cuda(), left, cache)]
         for place in range(120 - steps, 120):
-            ours.append(engine.decode(ids[:, place].cuda(), torch.tensor([place], device="cuda"), left, cache))
+            now = torch.tensor([place], device="cuda")
+            own = now.expand(3) if left is None else now - left
+            ours.append(engine.decode(ids[:, place].cuda(), own, now, left, cache))
     wanted = exact[:, -steps - 1:]
     error = (torch.stack(ours, 1).float().cpu() - wanted).abs().max()
     assert error <= 2 * (plain[:, -steps - 1:] - wanted).abs().max() + 1e-3

@@ -60,10 +60,19 @@ class Cache:
         values.index_copy_(2, now % self.slots, value[:, :, None])
         return keys, values
 
-    def reorder(self, rows: Tensor, unchanged: int) -> None:
-        """Let row i go on from what row `rows[i]` holds; the first `unchanged` positions are the same in both."""
-        changed = self.storage[:, :, :, :, unchanged if self._whole else 0:]
-        changed.copy_(changed.index_select(2, rows))
+    def reorder(self, rows: Tensor, beams: int, unchanged: int, count: Tensor) -> None:
+        """Let row i go on from what row `rows[i]` of its prompt's `beams` holds.
+
+        The first `unchanged` positions are the same in both, and `count` [1] have been written since.
+        """
+        first = unchanged if self._whole else 0
+        if self.storage.device.type == "cuda":
+            from headtohead.decoding.kernels import reorder  # Triton is there with CUDA alone
+
+            reorder(self.storage, rows, beams, first, count if self._whole else count + self.slots)
+        else:
+            changed = self.storage[:, :, :, :, first:]
+            changed.copy_(changed.index_select(2, rows))
 
 
 class Decoder(Protocol):

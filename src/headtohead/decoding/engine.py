@@ -83,7 +83,8 @@ class Engine:
         backend = choose(self._job(length, length, left_padding is not None), self.library).backend
         prepared = backend.prepare(self.spec, self._heads, length, length, left_padding, self.device)
         if cache is not None:
-            self._decoder.begin(cache, _each(left_padding, cache.rows // batch))
+            rows = None if left_padding is None else left_padding.repeat_interleave(cache.rows // batch)
+            self._decoder.begin(cache, rows)
 
         def attention(index: int, qkv: Tensor, scale: float) -> Tensor:
             split = qkv.view(batch, length, 3, self._heads, self._head_dim)
@@ -94,23 +95,22 @@ class Engine:
 
         return self._pass(ids.reshape(-1), where.reshape(-1), attention, batch)
 
-    def decode(self, ids: Tensor, now: Tensor, left_padding: Tensor | None, cache: Cache) -> Tensor:
+    def decode(self, ids: Tensor, positions: Tensor, now: Tensor, left_padding: Tensor | None, cache: Cache) -> Tensor:
         """Logits [rows, vocabulary] after one more token in each row.
 
         Args:
             ids: [rows].
-            now: int64 [1], the tokens' position in the cache, padding counted.
-            left_padding: [rows / n] or None, each for n rows.
+            positions: [rows], the tokens' own, without padding.
+            now: int64 [1], their position in the cache, padding counted.
+            left_padding: [rows] or None.
         """
-        left_padding = left_padding if left_padding is None else _each(left_padding, len(ids) // len(left_padding))
-        where = now.expand_as(ids) if left_padding is None else now - left_padding
         prepared = self._decoder.prepare(cache, now, left_padding)
 
         def attention(index: int, qkv: Tensor, scale: float) -> Tensor:
             split = qkv.view(len(ids), 3, self._heads, self._head_dim)
             return self._decoder.run(split, index, cache, now, prepared, scale).reshape(len(ids), -1)
 
-        return self._pass(ids, where, attention, len(ids))
+        return self._pass(ids, positions, attention, len(ids))
 
     def _pass(self, ids: Tensor, positions: Tensor, attention: Callable[[int, Tensor, float], Tensor],
               batch: int) -> Tensor:
@@ -207,10 +207,6 @@ def _captured(parts: list[Callable[[], None]]) -> list[Callable[[], None]]:
 def _side_stream() -> torch.cuda.Stream:
     """One for all: cuBLAS keeps 32 MB for every stream that it ever worked on."""
     return torch.cuda.Stream()  # type: ignore[no-untyped-call]
-
-
-def _each(left_padding: Tensor | None, times: int) -> Tensor | None:
-    return None if left_padding is None else left_padding.repeat_interleave(times)
 
 
 def rounded(count: int) -> int:

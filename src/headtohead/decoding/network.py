@@ -89,6 +89,15 @@ class Arithmetic:
         raise NotImplementedError
 
 
+def likeliest(logits: Tensor) -> Tensor:
+    """The first of each row's highest logits [rows, vocabulary]: int64 [rows]."""
+    if logits.device.type != "cuda":
+        return logits.argmax(-1)
+    from headtohead.decoding import kernels  # Triton is there with CUDA alone
+
+    return kernels.likeliest(logits)
+
+
 class Plain(Arithmetic):
     """PyTorch's operators, one after the other."""
 

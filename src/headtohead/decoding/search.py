@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from headtohead.decoding.engine import Engine, rounded
+from headtohead.decoding.network import likeliest
 
 CHECKED = 8  # steps between two looks at whether all is done, each of which waits for a GPU
 NEVER = -1.0e9  # transformers' score of what must not be chosen
@@ -57,7 +58,11 @@ def generate(engine: Engine, ids: Tensor, left_padding: Tensor | None = None, *,
 
 
 class Search:
-    """What both have in common: the prompts, the cache, and how many tokens have been chosen."""
+    """What both have in common: the prompts, the cache, the tokens chosen so far, and a clock.
+
+    The clock's numbers go up together with every token: how many there are, the latest one's position in the cache,
+    and its own position in each row.
+    """
 
     def __init__(self, engine: Engine, shape: Shape) -> None:
         self.engine, self.shape = engine, shape
@@ -66,7 +71,10 @@ class Search:
         self.ids = torch.zeros(shape.batch, shape.length, dtype=torch.int64, device=device)
         self.padding = torch.zeros(shape.batch, dtype=torch.int64, device=device)
         self.idle = torch.zeros(shape.batch, dtype=torch.bool, device=device)
-        self.count = torch.zeros(1, dtype=torch.int64, device=device)
+        self.left = torch.zeros(self.rows, dtype=torch.int64, device=device)
+        self.clock = torch.zeros(2 + self.rows, dtype=torch.int64, device=device)
+        self.count, self.now, self.positions = self.clock[:1], self.clock[1:2], self.clock[2:]
+        self.latest = torch.zeros(self.rows, dtype=torch.int64, device=device)
         self.tokens = torch.zeros(self.rows, shape.new_tokens, dtype=torch.int64, device=device)
         self.cache = engine.cache(self.rows, shape.length + shape.new_tokens)
 
@@ -78,6 +86,7 @@ class Search:
         self.ids[:batch, extra:] = ids
         self.padding.fill_(self.shape.length - 1)
         self.padding[:batch] = padding + extra
+        self.left.copy_(self.padding.repeat_interleave(self.shape.beams))
         self.idle.fill_(True)
         self.idle[:batch] = False
 
@@ -87,6 +96,8 @@ class Search:
     def start(self) -> None:
         """The prompts, and the first token."""
         self.count.zero_()
+        self.now.fill_(self.shape.length - 1)
+        self.positions.copy_(self.shape.length - 1 - self.left)
         self.tokens.fill_(self.shape.end or 0)
         self.reset()
         logits = self.engine.prefill(self.ids, self.padding if self.shape.padded else None, self.cache)
@@ -94,16 +105,15 @@ class Search:
 
     def step(self) -> None:
         """One more token."""
-        latest = self.tokens.index_select(1, self.count - 1)[:, 0]
-        now = self.shape.length + self.count - 1
-        self.choose(self.engine.decode(latest, now, self.padding if self.shape.padded else None, self.cache))
+        left = self.left if self.shape.padded else None
+        self.choose(self.engine.decode(self.latest, self.positions, self.now, left, self.cache))
 
     def reset(self) -> None:
         """What is true before the first token."""
         raise NotImplementedError
 
     def choose(self, logits: Tensor) -> None:
-        """Take the next token of every row, from logits [rows, vocabulary]."""
+        """Take the next token of every row, from logits [rows, vocabulary], and move the clock."""
         raise NotImplementedError
 
     def done(self) -> bool:
@@ -128,12 +138,13 @@ class Greedy(Search):
     def choose(self, logits: Tensor) -> None:
         if size := self.shape.no_repeat_ngram:
             logits = without_repeats(logits, self.tokens, self.count, size)
-        chosen = logits.argmax(-1)
+        chosen = likeliest(logits)
         if self.shape.end is not None:
             chosen = chosen.masked_fill(self.finished, self.shape.end)
             self.finished.logical_or_(chosen == self.shape.end)
         self.tokens.index_copy_(1, self.count, chosen[:, None])
-        self.count.add_(1)
+        self.latest.copy_(chosen)
+        self.clock.add_(1)
 
     def done(self) -> bool:
         return bool(self.finished.all())
@@ -174,18 +185,20 @@ class Beams(Search):
         self.exhausted.zero_()
 
     def choose(self, logits: Tensor) -> None:
-        shape, vocabulary = self.shape, logits.shape[-1]
-        likely = logits.float().log_softmax(-1)
+        shape, wanted = self.shape, 2 * self.shape.beams
+        logits = logits.float()
+        norm = logits.logsumexp(-1, keepdim=True)
         if shape.no_repeat_ngram:
-            likely = without_repeats(likely, self.tokens, self.count, shape.no_repeat_ngram)
-        total = likely.view(shape.batch, shape.beams, vocabulary) + self.scores[:, :, None]
+            logits = without_repeats(logits, self.tokens, self.count, shape.no_repeat_ngram)
         # Twice as many as there are beams: were half of them finished, enough would be left to go on with.
-        scores, place = total.flatten(1).topk(2 * shape.beams)
-        beam, token = place // vocabulary, place % vocabulary
+        likely, token = logits.topk(min(wanted, logits.shape[-1]))
+        total = (likely - norm).view(shape.batch, shape.beams, -1) + self.scores[:, :, None]
+        scores, place = total.flatten(1).topk(wanted)
+        beam, token = place // total.shape[-1], token.view(shape.batch, -1).gather(1, place)
         written = self.tokens.view(shape.batch, shape.beams, shape.new_tokens)
         tokens = written.gather(1, beam[:, :, None].expand(-1, -1, shape.new_tokens))
         tokens.index_copy_(2, self.count, token[:, :, None])
-        self.count.add_(1)
+        self.clock.add_(1)
         finished = self.count >= shape.new_tokens
         finished = finished.expand_as(token) if shape.end is None else finished | (token == shape.end)
         self._keep_finished(scores, tokens, finished)
@@ -208,7 +221,9 @@ class Beams(Search):
         tokens = tokens.gather(1, order[:, :, None].expand(-1, -1, tokens.shape[-1]))
         self.scores.copy_(scores)
         self.tokens.copy_(tokens.flatten(0, 1))
-        self.cache.reorder((beam.gather(1, order) + self._first_row).flatten(), unchanged=self.shape.length)
+        self.latest.copy_(self.tokens.index_select(1, self.count - 1)[:, 0])
+        rows = (beam.gather(1, order) + self._first_row).flatten()
+        self.cache.reorder(rows, self.shape.beams, unchanged=self.shape.length, count=self.count)
         reachable = scores[:, :1] / self.count
         self.hopeful.logical_and_((reachable > self.best_scores[:, -1:]) | (self.best_scores[:, -1:] <= NEVER / 2))
         self.exhausted.copy_(finished.all())
