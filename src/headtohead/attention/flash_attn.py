@@ -15,7 +15,7 @@ name = "flash-attn"
 capability = Capability(
     kernels=frozenset({"flash"}), dtypes={"cuda": (torch.bfloat16, torch.float16)}, backward=frozenset({"cuda"}),
     patterns=frozenset({"full", "window"}), head_dims=range(1, 257),
-    package=("flash_attn", 'pip install "headtohead[cuda]" brings it (flash-attn 2.8, for the GPU\'s own torch)'))
+    package=("flash_attn", "pip install --no-build-isolation flash-attn (docs/attention.md)"))
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def check(plan: Plan) -> None:
     """
     if any(task.implementation == "flash-attn" for task in tasks(plan)) and find_spec("flash_attn") is None:
         raise BenchmarkError("the benchmark calls flash-attn directly, and it is not installed: "
-                             'pip install "headtohead[cuda]"')
+                             "pip install --no-build-isolation flash-attn (docs/attention.md)")
 
 
 def ready(task: Task, plan: Plan, device: torch.device) -> Ready:
@@ -58,7 +58,7 @@ def ready(task: Task, plan: Plan, device: torch.device) -> Ready:
     point, dtype = task.point, getattr(torch, plan.dtype)
     ids = torch.randint(plan.vocabulary, (point.batch, point.length),
                         generator=torch.Generator().manual_seed(plan.seed)).to(device)
-    with torch.device(device):  # 124 million random weights take seconds on a CPU
+    with torch.device(device):  # so many random weights take seconds on a CPU
         model = ours(task.variant, plan) if task.implementation == OURS else theirs(task.implementation, plan)
     if point.work == "train_step":
         return _training(model, ids, plan)

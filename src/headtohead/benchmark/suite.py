@@ -28,9 +28,9 @@ from headtohead.benchmark.rows import (
 from headtohead.profiling import machine
 from headtohead.profiling.kernel import captured
 from headtohead.profiling.memory import peak_memory
+from headtohead.profiling.passes import no_room, what_is_there_set_aside
 from headtohead.profiling.timing import measure
 from headtohead.progress import Bar, console
-from headtohead.stage import NO_MEMORY
 
 GRAPH_MS = 2.0  # attention is repeated in one CUDA graph for about so long, so that launching the graph does not count
 DEVICE = ("gpu", "driver", "cuda", "processor", "cores", "python")
@@ -65,7 +65,7 @@ def run(folder: Path, plan: Plan, device: torch.device, *, commit: str, command:
     rows = _begin(folder, describe(plan, commit, command))
     order = {key_of_task(task, plan.dtype): task for task in tasks(plan)}
     rows = {key: row for key, row in rows.items() if key in order}
-    with Bar("benchmark", total=len(order), done=len(rows)) as bar, _what_is_there_set_aside():
+    with Bar("benchmark", total=len(order), done=len(rows)) as bar, what_is_there_set_aside():
         for number, (key, task) in enumerate(order.items(), 1):
             if key in rows:
                 continue
@@ -115,7 +115,7 @@ def measured(task: Task, plan: Plan, device: torch.device) -> Row:
     try:
         numbers = measures.get(point.work, _time)(task, plan, device)
     except Exception as error:
-        if not _no_room(error):
+        if not no_room(error):
             raise
         numbers = {"median": None, "p10": None, "p90": None, "repeats": 0, "out_of_memory": True}
     _release(device)
@@ -200,27 +200,9 @@ def _told(row: Row) -> str:
     return "out of memory" if row["median"] is None else f"{row['median']:,.3f} {row['unit']}"
 
 
-def _no_room(error: BaseException | None) -> bool:
-    """Whether memory did not suffice; a CUDA graph's capture that ran out ends with an error of its own on top."""
-    return error is not None and (
-        isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(NO_MEMORY.search(str(error))))
-        or _no_room(error.__context__))
-
-
 def _release(device: torch.device) -> None:
     """Give back what nothing refers to any more, so that the next row starts alike and has room."""
     gc.collect()
     if device.type == "cuda":
         torch._C._cuda_clearCublasWorkspaces()  # one for each stream that ever multiplied; they would add up
         torch.cuda.empty_cache()
-
-
-@contextmanager
-def _what_is_there_set_aside() -> Iterator[None]:
-    """Garbage is collected before every row, and would take long, going through all of transformers."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()

@@ -1,6 +1,5 @@
 """Tokenised splits on disk, and how far apart a fact and its mention in the summary are."""
 
-import hashlib
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +13,7 @@ import pyarrow.compute
 from tokenizers import Encoding
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from headtohead.data.inputs import identity
 from headtohead.data.records import DataError, Record, read_jsonl, write_jsonl
 from headtohead.data.tokenizer import encode, separator_ids
 
@@ -75,12 +75,7 @@ def further_sets() -> list[str]:
 def digest() -> str:
     """Identifies the tokenised training and validation data, byte for byte."""
     files = sorted(file for split in ("train", "validation") for file in (TOKENS / split).glob("*.arrow"))
-    return hashlib.sha256(b"".join(map(_sha256, files))).hexdigest()
-
-
-def _sha256(file: Path) -> bytes:
-    with file.open("rb") as data:
-        return hashlib.file_digest(data, "sha256").digest()
+    return str(identity({str(file): file for file in files}))
 
 
 def _chunks(rows: Iterable[Record]) -> Iterator[list[Record]]:

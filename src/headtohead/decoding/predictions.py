@@ -36,7 +36,7 @@ def predict(model: GPT2, tokenizer: PreTrainedTokenizerBase, rows: Any, settings
     examples = [layout.example(row["article"], row["summary"]) for row in rows]
     engine, longest = Engine(model), max(map(len, prompts))
     log.info("%s: %d articles of %d to %d tokens, attention by %s, then %s", title, len(prompts),
-             min(map(len, prompts)), longest, engine.backend_for(longest), engine.decoder)
+             min(map(len, prompts)), longest, engine.backend_for(longest, padded=len(prompts) > 1), engine.decoder)
     with Bar(title, total=len(prompts)) as bar:
         summaries = write_summaries(engine, tokenizer, prompts, settings, bar.advance)
     engine.release()

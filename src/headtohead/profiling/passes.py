@@ -1,7 +1,8 @@
 """One pass over one piece of work: its memory or its time, as a row, also where the device has no room for it."""
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,7 +99,7 @@ class Passes:
         try:
             return take(work)
         except Exception as error:
-            if not _no_room(error):
+            if not no_room(error):
                 raise
             rows.append(work.size | {"out_of_memory": True})
             return None
@@ -107,11 +108,22 @@ class Passes:
         self.on_progress(f"{what}, {work.name}, batch {work.batch}, {work.length} tokens")
 
 
-def _no_room(error: BaseException | None) -> bool:
-    """Python, PyTorch on the CPU, graph capture and cuBLAS each say it in their own way.
+def no_room(error: BaseException | None) -> bool:
+    """Whether memory did not suffice. Python, PyTorch on the CPU, graph capture and cuBLAS say it each in its own way.
 
     A capture that it ends raises an error of its own on top.
     """
     return error is not None and (
         isinstance(error, MemoryError | torch.OutOfMemoryError)
-        or (isinstance(error, RuntimeError) and bool(NO_MEMORY.search(str(error)))) or _no_room(error.__context__))
+        or (isinstance(error, RuntimeError) and bool(NO_MEMORY.search(str(error)))) or no_room(error.__context__))
+
+
+@contextmanager
+def what_is_there_set_aside() -> Iterator[None]:
+    """Garbage is collected before every pass, and would take longer than most, going through all of transformers."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

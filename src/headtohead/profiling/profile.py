@@ -1,8 +1,6 @@
 """One variant's cost on this machine: `profile` runs every pass and gives what the efficiency files hold."""
 
-import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +12,7 @@ from headtohead import params
 from headtohead.profiling import machine
 from headtohead.profiling.inference import lengths_of, measure_inference, swept
 from headtohead.profiling.memory import process_peak_mb
-from headtohead.profiling.passes import Passes, Row
+from headtohead.profiling.passes import Passes, Row, what_is_there_set_aside
 from headtohead.profiling.peak import Peaks, measure_peaks
 from headtohead.profiling.steps import Loss, measure_training
 from headtohead.profiling.timing import Timing
@@ -54,7 +52,7 @@ def profile(model: "GPT2", *, prompt: Tensor, length: int, settings: params.Prof
     at_start = process_peak_mb()
     passes = Passes(settings, device, on_progress)
     yardstick = _yardstick(passes)
-    with _what_is_there_set_aside():
+    with what_is_there_set_aside():
         flat, details = measure_inference(model, prompt.to(device), length, passes, trace)
         flat["train_step_ms"] = measure_training(model, prompt[:, :length].to(device), passes, loss)
     yardstick += _yardstick(passes)  # at both ends, so that a drift meanwhile shows
@@ -143,17 +141,6 @@ def _attention_share(timings: list[Row], layers: int) -> list[Row]:
 def _significant(values: Row) -> Row:
     """To four digits: a tiny model's numbers are small."""
     return {name: float(f"{value:.4g}") for name, value in values.items()}
-
-
-@contextmanager
-def _what_is_there_set_aside() -> Iterator[None]:
-    """Garbage is collected before every pass, and would take longer than most, going through all of transformers."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def _device_name(device: torch.device) -> str:
