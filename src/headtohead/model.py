@@ -149,11 +149,6 @@ class GPT2(GPT2LMHeadModel):
         return _backend(self.config, self.device, self.dtype, length, length, False, training).name
 
     @property
-    def backend(self) -> str:
-        """The same for a pass over as many tokens as the model was made for."""
-        return self.backend_for(self.config.n_positions)
-
-    @property
     def length_limit(self) -> int | None:
         """The longest sequence in tokens, or None where positions set no limit."""
         return None if self.variant.positions == "alibi" else self.config.n_positions
