@@ -5,10 +5,11 @@ from pathlib import Path
 import torch
 
 from headtohead.attention.spec import AttentionSpec
+from headtohead.checkpoints import build
 from headtohead.data.records import read_jsonl, write_jsonl
 from headtohead.data.tokens import load_split, load_tokenizer
 from headtohead.decoding.predictions import predict
-from headtohead.model import best_device, build
+from headtohead.model import best_device
 from headtohead.params import read_params
 from headtohead.quality.lead import lead3
 from headtohead.stage import run

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import torch
 
+from headtohead.checkpoints import check_trained_here, load
 from headtohead.data.records import write_jsonl
 from headtohead.data.tokens import further_sets, load_split, load_tokenizer
 from headtohead.decoding.predictions import predict
-from headtohead.model import best_device, check_trained_here, load
+from headtohead.model import best_device
 from headtohead.params import read_params
 from headtohead.stage import run, writing
 

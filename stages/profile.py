@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from headtohead.checkpoints import check_trained_here, load
 from headtohead.data.records import write_json
 from headtohead.data.tokens import load_split, load_tokenizer
-from headtohead.model import GPT2, best_device, check_trained_here, load
+from headtohead.model import GPT2, best_device
 from headtohead.params import read_params
 from headtohead.profiling.profile import passes_of, profile
 from headtohead.progress import Bar

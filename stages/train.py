@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from headtohead.checkpoints import build, named_variant
 from headtohead.data.prompts import Layout
 from headtohead.data.tokenizer import separator_ids
 from headtohead.data.tokens import digest, load_split, load_tokenizer
-from headtohead.model import build, named_variant
 from headtohead.params import read_params
 from headtohead.stage import run, writing
 from headtohead.training import checkpoint_folder, forget_finished, make_examples, train

@@ -48,7 +48,8 @@ def test_the_matrix_holds_the_variants_that_the_report_compares():
     assert all(stage["matrix"]["variant"] == matrix for stage in STAGES.values() if "matrix" in stage)
 
 
-ORDER = ["attention", "model data params", "training decoding quality profiling", "reporting", "benchmark", "cli"]
+ORDER = ["attention", "model checkpoints data params", "training decoding quality profiling", "reporting", "benchmark",
+         "cli"]
 
 
 def test_imports_point_one_way():

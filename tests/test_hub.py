@@ -20,13 +20,13 @@ from stand_in_hub import Repository, Request, StandInHub, make_articles, make_pa
 
 import headtohead
 from headtohead.attention import AttentionSpec
+from headtohead.checkpoints import build
 from headtohead.data.hub import stream
 from headtohead.data.inputs import pretrained_source
 from headtohead.data.newswire import newswire
 from headtohead.data.records import DataError, Record, read_jsonl
 from headtohead.data.sources import open_splits
 from headtohead.data.tokenizer import pretrained_tokenizer
-from headtohead.model import build
 from headtohead.params import STUDY, Hub, read_params
 
 PAPER = read_params().presets["paper"]

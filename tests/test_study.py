@@ -11,9 +11,9 @@ from conftest import VARIANTS, random_ids, tiny
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from headtohead.attention import alibi_slopes, attend
+from headtohead.checkpoints import from_pretrained
 from headtohead.data.prompts import IGNORED, Layout, collate
 from headtohead.decoding.predictions import predict
-from headtohead.model import from_pretrained
 from headtohead.params import Generate, read_params
 from headtohead.profiling.timing import measure
 from headtohead.quality.scoring import score

@@ -6,13 +6,13 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headtohead.model import load
+    from headtohead.checkpoints import load
 
 __all__ = ["load"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "load":  # torch and transformers are imported only when a model is
-        from headtohead.model import load
+        from headtohead.checkpoints import load
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

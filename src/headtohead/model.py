@@ -1,7 +1,6 @@
 """transformers' GPT-2 with an attention variant put in through its attention registry."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,21 +8,13 @@ from typing import Any, ClassVar
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
-from transformers import (
-    AttentionInterface,
-    AttentionMaskInterface,
-    AutoTokenizer,
-    GPT2Config,
-    GPT2LMHeadModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AttentionInterface, AttentionMaskInterface, GPT2Config, GPT2LMHeadModel
 from transformers.modeling_outputs import CausalLMOutput
 
 from headtohead.attention.dispatch import Backend, Job, choose
 from headtohead.attention.spec import AttentionSpec
-from headtohead.data.inputs import pretrained_source
 from headtohead.data.prompts import IGNORED
-from headtohead.params import Model, Params
+from headtohead.params import Model
 
 ALIGNED = 64  # matrix units want the vocabulary's size to be a multiple of it
 REGISTERED = "headtohead"  # the attention implementation's name in transformers' registries
@@ -220,38 +211,6 @@ def variant_of(config: GPT2Config, source: str | Path = "this model") -> Attenti
         raise ModelError(f"{source}: attention_variant in its config.json: {error.errors()[0]['msg']}") from error
 
 
-def named_variant(params: Params, name: str) -> AttentionSpec:
-    """One of the parameters' variants.
-
-    Raises:
-        ModelError: there is none of that name.
-    """
-    if name not in params.variants:
-        raise ModelError(f"params.yaml has no variant {name!r}; there are {', '.join(params.variants)}")
-    return params.variants[name]
-
-
-def build(spec: AttentionSpec, settings: Model, tokenizer: PreTrainedTokenizerBase, max_length: int, seed: int,
-          backend: str | None = None) -> GPT2:
-    """The model that the parameters describe, before training.
-
-    Args:
-        backend: what runs its attention if it has a fused kernel; None leaves it to dispatch.
-
-    Raises:
-        ModelError: see `from_pretrained`; or the tokenizer has tokens that the pretrained model lacks.
-    """
-    if settings.pretrained is not None:
-        source = pretrained_source(settings.pretrained)
-        model = from_pretrained(spec, source, dropout=settings.dropout, max_length=max_length)
-        _check_vocabulary(source, model, tokenizer)
-    else:
-        model = from_scratch(spec, settings, vocab_size=len(tokenizer), max_length=max_length,
-                             end_of_text=tokenizer.eos_token_id, seed=seed)
-    model.config.attention_backend = backend
-    return model
-
-
 def from_scratch(spec: AttentionSpec, settings: Model, *, vocab_size: int, max_length: int,
                  end_of_text: int, seed: int) -> GPT2:
     """A GPT-2 with fresh weights; the same seed gives every variant the same ones, but for the position table."""
@@ -265,108 +224,4 @@ def from_scratch(spec: AttentionSpec, settings: Model, *, vocab_size: int, max_l
     if spec.positions == "learned":
         assert settings.position_init_std is not None  # the parameters' validator saw to it
         nn.init.normal_(model.transformer.wpe.weight, std=settings.position_init_std)
-    return model
-
-
-def from_pretrained(spec: AttentionSpec, source: str | Path, *, dropout: float, max_length: int) -> GPT2:
-    """A pretrained GPT-2, from the hub or a local folder, with every weight that the variant does not remove.
-
-    Raises:
-        ModelError: it cannot be found or read, is no GPT-2, is pickled, weights are missing, or its positions end
-            before `max_length`.
-    """
-    config = _config(source)
-    if spec.positions == "learned" and config.n_positions < max_length:
-        raise ModelError(f"{source} has {config.n_positions} positions, fewer than tokenizer.max_length {max_length}")
-    config.attention_variant = spec.model_dump()
-    config.attn_pdrop, config.resid_pdrop, config.embd_pdrop = 0.0, dropout, dropout
-    return _checked(source, config)
-
-
-def load(path: str | Path, backend: str | None = None) -> tuple[GPT2, PreTrainedTokenizerBase]:
-    """Model (in eval mode, float32, on the CPU) and tokenizer of a `models/V` folder, with its own variant.
-
-    Args:
-        backend: what runs its attention if it has a fused kernel; None leaves it to dispatch.
-
-    Raises:
-        ModelError: no such folder, a file in it cannot be read, it names no variant, weights are missing, or the
-            tokenizer has tokens that the model lacks.
-    """
-    if not (Path(path) / "config.json").is_file():  # transformers would look for it on the hub
-        raise ModelError(f"{path} is no checkpoint folder: it has no config.json; `dvc repro` makes models/VARIANT")
-    config = _config(path)
-    variant_of(config, path)
-    config.attention_backend = backend
-    model = _checked(path, config).eval()
-    with _reading(f"{path}/tokenizer.json"):
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    _check_vocabulary(path, model, tokenizer)
-    return model, tokenizer
-
-
-def check_trained_here(name: str, model: GPT2, tokenizer: PreTrainedTokenizerBase, params: Params,
-                       tokenizer_now: PreTrainedTokenizerBase) -> None:
-    """Whether models/`name` is what this run's parameters and tokenizer would train.
-
-    Raises:
-        ModelError: its variant or its tokenizer is another.
-    """
-    again = f"`dvc repro train@{name} --force` trains it again"
-    if model.variant != (wanted := named_variant(params, name)):
-        raise ModelError(f"models/{name} was trained with {_in_words(model.variant)}, but variants.{name} in "
-                         f"params.yaml is {_in_words(wanted)}; {again}")
-    if _vocabulary(tokenizer) != _vocabulary(tokenizer_now):
-        raise ModelError(f"models/{name} was trained with another tokenizer ({len(tokenizer):,} tokens) than "
-                         f"data/tokens/tokenizer ({len(tokenizer_now):,} tokens); {again}")
-
-
-def _in_words(spec: AttentionSpec) -> str:
-    return ", ".join(f"{key} {value}" for key, value in spec.model_dump().items())
-
-
-def _vocabulary(tokenizer: PreTrainedTokenizerBase) -> tuple[dict[str, int], str | None]:
-    return tokenizer.get_vocab(), tokenizer.init_kwargs.get("separator")
-
-
-def _check_vocabulary(source: str | Path, model: GPT2, tokenizer: PreTrainedTokenizerBase) -> None:
-    if len(tokenizer) > model.config.vocab_size:
-        raise ModelError(f"{source}: its tokenizer has {len(tokenizer):,} tokens, but its model embeds only "
-                         f"{model.config.vocab_size:,}; put the tokenizer beside it that it was trained with")
-
-
-@contextmanager
-def _reading(file: str) -> Iterator[None]:
-    """Name the file; transformers, safetensors and tokenizers raise errors of every type, some without its name."""
-    try:
-        yield
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise ModelError(f"{file} cannot be read: {' '.join(str(error).split())}; get the model anew (`dvc repro` "
-                         "does so for models/VARIANT)") from error
-
-
-def _config(source: str | Path) -> Config:
-    with _reading(f"{source}/config.json"):
-        config = Config.from_pretrained(source)
-    if config.model_type != "gpt2":
-        raise ModelError(f"{source} is a {config.model_type} model; model.pretrained must name a GPT-2")
-    return config
-
-
-def _checked(source: str | Path, config: Config) -> GPT2:
-    """Load weights from safetensors; refuse to go on with any that the checkpoint does not have."""
-    folder = Path(source)
-    if any(folder.glob("pytorch_model*.bin")) and not any(folder.glob("*.safetensors")):
-        raise ModelError(f"{source} holds pickled weights alone, and opening those can run any code; safetensors are "
-                         "needed: load it once with transformers and `save_pretrained` it")
-    with _reading(f"{source}/model.safetensors"):
-        model, report = GPT2.from_pretrained(
-            source, config=config, attn_implementation=REGISTERED, dtype=torch.float32, use_safetensors=True,
-            output_loading_info=True, ignore_mismatched_sizes=True)  # they are in the report, which says which
-    absent = set(report["missing_keys"]) - {"lm_head.weight"}  # tied to the token embedding
-    if unfit := sorted(absent | {name for name, *_ in report["mismatched_keys"]}):
-        raise ModelError(f"{source} lacks weights that its config.json asks for, or has them in another shape: "
-                         f"{', '.join(unfit[:5])}")
     return model

@@ -1,5 +1,6 @@
 """GPT-2 on transformers' own weights, without what transformers does around them: the parts of one forward pass."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,23 +71,23 @@ class Network:
         return SingleRow(self) if tokens == 1 else Fused(self)
 
 
-class Arithmetic:
+class Arithmetic(ABC):
     """The three parts of a pass; between `enter` and `leave` comes the attention."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
 
+    @abstractmethod
     def enter(self, x: Tensor, layer: Layer) -> Tensor:
         """Queries, keys and values [tokens, 3 * width]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def leave(self, x: Tensor, attended: Tensor, layer: Layer) -> Tensor:
         """The layer's output; may write over `x`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def logits(self, x: Tensor) -> Tensor:
         """[tokens, vocabulary]."""
-        raise NotImplementedError
 
 
 def likeliest(logits: Tensor) -> Tensor:

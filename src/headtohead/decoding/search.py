@@ -1,5 +1,6 @@
 """Greedy and beam search with transformers' results, on tensors of fixed shape that never leave the device."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -57,7 +58,7 @@ def generate(engine: Engine, ids: Tensor, left_padding: Tensor | None = None, *,
     return search.result()[:batch].clone()
 
 
-class Search:
+class Search(ABC):
     """What both have in common: the prompts, the cache, the tokens chosen so far, and a clock.
 
     The clock's numbers go up together with every token: how many there are, the latest one's position in the cache,
@@ -108,21 +109,21 @@ class Search:
         left = self.left if self.shape.padded else None
         self.choose(self.engine.decode(self.latest, self.positions, self.now, left, self.cache))
 
+    @abstractmethod
     def reset(self) -> None:
         """What is true before the first token."""
-        raise NotImplementedError
 
+    @abstractmethod
     def choose(self, logits: Tensor) -> None:
         """Take the next token of every row, from logits [rows, vocabulary], and move the clock."""
-        raise NotImplementedError
 
+    @abstractmethod
     def done(self) -> bool:
         """Whether no further step changes the result; waits for the device."""
-        raise NotImplementedError
 
+    @abstractmethod
     def result(self) -> Tensor:
         """[batch, tokens of the longest]."""
-        raise NotImplementedError
 
 
 class Greedy(Search):
