@@ -7,7 +7,6 @@ on the same memory. So everything here has fixed shapes, and there is one graph 
 import gc
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from functools import cache
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from headtohead.attention.capability import Job
 from headtohead.attention.dispatch import choose
 from headtohead.decoding.cache import Cache, choose_decoder
+from headtohead.decoding.graphs import Part, captured
 from headtohead.decoding.network import Network
 from headtohead.model import GPT2
 
@@ -25,7 +25,7 @@ KEPT = 8  # recordings at once; the one that was used longest ago gives up its m
 class Recordable(Protocol):
     """Work on tensors of its own, the first part of which sets them all anew."""
 
-    def parts(self) -> list[Callable[[], None]]: ...
+    def parts(self) -> list[Part]: ...
 
 
 Work = TypeVar("Work", bound=Recordable)
@@ -168,7 +168,7 @@ class Pass:
         self.ids = torch.zeros(batch, length, dtype=torch.int64, device=engine.device)
         self.out = torch.empty(batch, engine.config.vocab_size, dtype=engine.dtype, device=engine.device)
 
-    def parts(self) -> list[Callable[[], None]]:
+    def parts(self) -> list[Part]:
         return [self._run]
 
     def _run(self) -> None:
@@ -180,33 +180,10 @@ class Recording(Generic[Work]):
 
     def __init__(self, work: Work, graphs: bool) -> None:
         self.work = work
-        self._replays = _captured(work.parts()) if graphs else work.parts()
+        self._replays = captured(work.parts()) if graphs else work.parts()
 
     def replay(self, part: int) -> None:
         self._replays[part]()
-
-
-def _captured(parts: list[Callable[[], None]]) -> list[Callable[[], None]]:
-    """Each part as the replay of a graph; they share one pool of memory, as they run one after the other."""
-    stream = _side_stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):  # kernels get compiled and chosen before they are recorded
-        for part in parts:
-            part()
-    torch.cuda.current_stream().wait_stream(stream)
-    pool, replays = torch.cuda.graph_pool_handle(), []
-    for part in parts:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool, stream=stream):
-            part()
-        replays.append(graph.replay)
-    return replays
-
-
-@cache
-def _side_stream() -> torch.cuda.Stream:
-    """One for all: cuBLAS keeps 32 MB for every stream that it ever worked on."""
-    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
 
 def rounded(count: int) -> int:

@@ -1,13 +1,13 @@
 """Greedy and beam search with transformers' results, on tensors of fixed shape that never leave the device."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from headtohead.decoding.engine import Engine, rounded
+from headtohead.decoding.graphs import Part
 from headtohead.decoding.network import likeliest
 
 CHECKED = 8  # steps between two looks at whether all is done, each of which waits for a GPU
@@ -91,8 +91,9 @@ class Search(ABC):
         self.idle.fill_(True)
         self.idle[:batch] = False
 
-    def parts(self) -> list[Callable[[], None]]:
-        return [self.start, self.step][:self.shape.new_tokens]
+    def parts(self) -> list[Part]:
+        parts: list[Part] = [self.start, self.step]
+        return parts[:self.shape.new_tokens]
 
     def start(self) -> None:
         """The prompts, and the first token."""

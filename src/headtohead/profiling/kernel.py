@@ -1,7 +1,6 @@
 """Attention alone: what a variant's kernel takes, without the rest of the model and without launch gaps."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -10,37 +9,16 @@ from torch import Tensor
 
 from headtohead.attention.dispatch import Backend, Job, choose
 from headtohead.attention.spec import AttentionSpec
-from headtohead.profiling.passes import WARMUP, Work
+from headtohead.decoding import graphs
+from headtohead.profiling.passes import Work
 
 if TYPE_CHECKING:
     from headtohead.model import GPT2
 
 
-@dataclass(frozen=True)
-class Captured:
-    """Work as a CUDA graph: all its kernels in one launch. What the graph reads lives as long as this."""
-
-    graph: torch.cuda.CUDAGraph
-    run: Callable[[], object]
-
-    def __call__(self) -> None:
-        self.graph.replay()
-
-
 def captured(run: Callable[[], object], device: torch.device) -> Callable[[], object]:
-    """`run`, as a graph where there is CUDA; warmed up on a side stream first, as capture demands."""
-    if device.type != "cuda":
-        return run
-    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    side.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(side):
-        for _ in range(WARMUP):
-            run()
-    torch.cuda.current_stream(device).wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return Captured(graph, run)
+    """`run`, as a graph where there is CUDA."""
+    return graphs.captured([run])[0] if device.type == "cuda" else run
 
 
 def attention_alone(model: "GPT2", length: int, backend: str) -> Work:
