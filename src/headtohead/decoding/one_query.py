@@ -11,7 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-KEY_BLOCK, WARPS = 128, 4  # keys that one program reads at once: fastest on an H200
+# Keys that one program reads at once, and its warps: what was fastest on an H200.
+SPLIT, WHOLE = (128, 4), (64, 2)  # where several programs share the keys of a row, and where one reads them all
 LEAST_SHARE = 128  # keys; a shorter share is not worth a program of its own
 
 
@@ -31,10 +32,11 @@ def attend_one(qkv: Tensor, keys: Tensor, values: Tensor, position: Tensor, bias
     rows, heads, slots, dim = keys.shape
     out = torch.empty(rows, heads * dim, dtype=qkv.dtype, device=qkv.device)
     splits = _splits(rows * heads, slots, qkv.device)
+    block, warps = WHOLE if splits == 1 else SPLIT
     partial = torch.empty(rows * heads * splits * (dim + 2) if splits > 1 else 0, device=qkv.device)
     _attend_one[(rows * heads, splits)](
         qkv, keys, values, position, qkv if bias is None else bias, out, partial, slots, scale, *_strides(bias),
-        BIASED=bias is not None, HEADS=heads, DIM=dim, BLOCK=KEY_BLOCK, SPLITS=splits, num_warps=WARPS)
+        BIASED=bias is not None, HEADS=heads, DIM=dim, BLOCK=block, SPLITS=splits, num_warps=warps)
     if splits > 1:
         _merge[(rows * heads,)](partial, out, DIM=dim, SPLITS=splits, BLOCK=triton.next_power_of_2(splits), num_warps=1)
     return out
