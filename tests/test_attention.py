@@ -194,7 +194,7 @@ def test_bias_of_one_query_over_a_ring_of_keys(spec):
 
 def test_a_named_backend_is_used_or_refused():
     job = replace(JOB, device=CPU, dtype=torch.float32)
-    with pytest.raises(BackendError, match="unknown attention backend 'nope'; there are flash-attn, flex, sdpa, eager"):
+    with pytest.raises(BackendError, match="unknown attention backend 'nope'; there are flash-attn, flex, sdpa"):
         choose(job, "nope")
     with pytest.raises(BackendError, match="eager is no kernel of the kind 'flash'"):
         choose(job, "eager")
@@ -227,6 +227,7 @@ def test_a_capability_refuses_each_thing_that_it_lacks():
                "backward": (frozenset({"cpu"}), "no gradients on cuda"), "alibi": (False, "no ALiBi"),
                "patterns": (frozenset({"full"}), "no pattern 'window'"), "padding": (False, "no padding on the left"),
                "cache": (False, "no fewer queries than keys"), "head_dims": (range(1, 9), "from 1 to 8, not 64"),
+               "longest": (8, "at most 8 keys"),
                "package": (("no_such_package", "get it"), "is not installed: get it")}
     assert able.unsupported(job) is None
     for name, (value, message) in lacking.items():
@@ -251,8 +252,11 @@ def on_cuda(name, length, **changes):
     (on_cuda("flash", LONG), "sdpa", "sdpa"),
     (on_cuda("flash", 512, padded=True), "flash-attn", "sdpa"),
     (on_cuda("flash", LONG, padded=True), "flash-attn", "flex"),
-    (on_cuda("flash_alibi", LONG - 1), "flash-attn", "flex"),
-    (on_cuda("flash_alibi", LONG), "flex", "flex"),
+    (on_cuda("flash_alibi", 512), "folded", "folded"),
+    (on_cuda("flash_alibi", LONG), "folded", "folded"),
+    (on_cuda("flash_alibi", 65_537), "flex", "flex"),
+    (on_cuda("flash_alibi", 512, head_dim=40), "flash-attn", "flex"),
+    (on_cuda("flash_alibi", LONG - 1, backward=True), "flash-attn", "flex"),
     (on_cuda("flash_alibi", LONG, backward=True), "flex", "flex"),
     (on_cuda("flash_alibi", LONG, padded=True), "flash-attn", "flex"),
     (on_cuda("flash_sparse", 512), "flash-attn", "flex"),

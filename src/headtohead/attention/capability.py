@@ -45,6 +45,7 @@ class Capability:
         patterns: names of those it knows; None is any.
         alibi, padding, cache: whether it takes ALiBi's bias, padding on the left, fewer queries than keys.
         head_dims: those it takes; None is any.
+        longest: the most keys; None is any number.
         package: (module, how to get it), if it needs one beside torch.
     """
 
@@ -56,6 +57,7 @@ class Capability:
     padding: bool = True
     cache: bool = True
     head_dims: range | None = None
+    longest: int | None = None
     package: tuple[str, str] | None = None
 
     def unsupported(self, job: Job) -> str | None:
@@ -79,6 +81,9 @@ class Capability:
         if job.backward and device not in self.backward:
             yield f"has no gradients on {device}"
         if self.head_dims is not None and job.head_dim not in self.head_dims:
-            yield f"takes head dimensions from {self.head_dims[0]} to {self.head_dims[-1]}, not {job.head_dim}"
+            step = f" in steps of {self.head_dims.step}" if self.head_dims.step > 1 else ""
+            yield f"takes head dimensions from {self.head_dims[0]} to {self.head_dims[-1]}{step}, not {job.head_dim}"
+        if self.longest is not None and job.keys > self.longest:
+            yield f"takes at most {self.longest:,} keys"
         if self.package is not None and find_spec(self.package[0]) is None:
             yield f"is not installed: {self.package[1]}"
