@@ -220,14 +220,15 @@ def test_what_a_backend_cannot_do_is_named(monkeypatch, backend, changes, messag
         choose(replace(JOB, **changes), backend)
 
 
-def test_a_capability_refuses_each_thing_that_it_lacks():
+def test_a_capability_refuses_each_thing_that_it_lacks(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
     job = Job(VARIANTS["alibi_window"], CUDA, torch.float16, head_dim=64, queries=1, keys=9, padded=True, backward=True)
     able = Capability(kernels=frozenset({"flash"}))
     lacking = {"kernels": (frozenset({"eager"}), "kernel of the kind 'flash'"), "dtypes": ({}, "no float16 on cuda"),
                "backward": (frozenset({"cpu"}), "no gradients on cuda"), "alibi": (False, "no ALiBi"),
                "patterns": (frozenset({"full"}), "no pattern 'window'"), "padding": (False, "no padding on the left"),
                "cache": (False, "no fewer queries than keys"), "head_dims": (range(1, 9), "from 1 to 8, not 64"),
-               "longest": (8, "at most 8 keys"),
+               "longest": (8, "at most 8 keys"), "compute": (9, "for compute capability 9, not 8"),
                "package": (("no_such_package", "get it"), "is not installed: get it")}
     assert able.unsupported(job) is None
     for name, (value, message) in lacking.items():
@@ -235,6 +236,14 @@ def test_a_capability_refuses_each_thing_that_it_lacks():
         assert message in replace(able, **{name: value}).unsupported(job)
     everything = replace(able, **{name: value for name, (value, _) in lacking.items()}).unsupported(job)
     assert all(message in everything for _, message in lacking.values())
+
+
+@pytest.fixture(params=[9, 8])
+def compute(request):
+    """A GPU's major compute capability."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "get_device_capability", lambda device: (request.param, 0))
+        yield request.param
 
 
 @pytest.fixture
@@ -248,12 +257,14 @@ def on_cuda(name, length, **changes):
 
 @pytest.mark.parametrize(("job", "first", "without_flash_attn"), [
     (on_cuda("standard", 512), "eager", "eager"),
-    (on_cuda("flash", 512), "sdpa", "sdpa"),
-    (on_cuda("flash", LONG), "sdpa", "sdpa"),
+    (on_cuda("flash", 512), "cudnn|sdpa", "cudnn|sdpa"),
+    (on_cuda("flash", LONG), "cudnn|sdpa", "cudnn|sdpa"),
+    (on_cuda("flash", 512, backward=True), "sdpa", "sdpa"),
+    (on_cuda("flash", LONG, backward=True), "sdpa", "sdpa"),
     (on_cuda("flash", 512, padded=True), "flash-attn", "sdpa"),
     (on_cuda("flash", LONG, padded=True), "flash-attn", "flex"),
-    (on_cuda("flash_alibi", 512), "folded", "folded"),
-    (on_cuda("flash_alibi", LONG), "folded", "folded"),
+    (on_cuda("flash_alibi", 512), "cudnn|flash-attn", "cudnn|flex"),
+    (on_cuda("flash_alibi", LONG), "cudnn|flex", "cudnn|flex"),
     (on_cuda("flash_alibi", 65_537), "flex", "flex"),
     (on_cuda("flash_alibi", 512, head_dim=40), "flash-attn", "flex"),
     (on_cuda("flash_alibi", LONG - 1, backward=True), "flash-attn", "flex"),
@@ -270,8 +281,10 @@ def on_cuda(name, length, **changes):
     (on_cuda("flash_alibi", 512, device=CPU), "sdpa", "sdpa"),
     (on_cuda("standard", 512, device=CPU), "eager", "eager"),
 ])
-def test_dispatch_takes_the_best_that_can_do_the_whole_job(monkeypatch, with_flash_attn, job, first,
+def test_dispatch_takes_the_best_that_can_do_the_whole_job(monkeypatch, with_flash_attn, compute, job, first,
                                                            without_flash_attn):
+    """Where two are named, the first is for a Hopper GPU alone."""
+    first, without_flash_attn = (names.split("|")[0 if compute == 9 else -1] for names in (first, without_flash_attn))
     assert choose(job).backend.name == first
     order = preferred(job)
     monkeypatch.undo()

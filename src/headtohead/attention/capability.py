@@ -46,6 +46,7 @@ class Capability:
         alibi, padding, cache: whether it takes ALiBi's bias, padding on the left, fewer queries than keys.
         head_dims: those it takes; None is any.
         longest: the most keys; None is any number.
+        compute: the major CUDA compute capability that it is for (9 is Hopper); None is any.
         package: (module, how to get it), if it needs one beside torch.
     """
 
@@ -58,6 +59,7 @@ class Capability:
     cache: bool = True
     head_dims: range | None = None
     longest: int | None = None
+    compute: int | None = None
     package: tuple[str, str] | None = None
 
     def unsupported(self, job: Job) -> str | None:
@@ -85,5 +87,11 @@ class Capability:
             yield f"takes head dimensions from {self.head_dims[0]} to {self.head_dims[-1]}{step}, not {job.head_dim}"
         if self.longest is not None and job.keys > self.longest:
             yield f"takes at most {self.longest:,} keys"
+        if self.compute is not None and device == "cuda" and self.compute != (major := _compute(job.device)):
+            yield f"is for compute capability {self.compute}, not {major}"
         if self.package is not None and find_spec(self.package[0]) is None:
             yield f"is not installed: {self.package[1]}"
+
+
+def _compute(device: torch.device) -> int:
+    return torch.cuda.get_device_capability(device)[0]

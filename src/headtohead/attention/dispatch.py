@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
-from headtohead.attention import eager, flash_attn, flex, folded, reference, sdpa
+from headtohead.attention import cudnn, eager, flash_attn, flex, reference, sdpa
 from headtohead.attention.capability import BackendError, Capability, Job
 from headtohead.attention.spec import AttentionSpec
 
@@ -32,7 +32,7 @@ class Backend(Protocol):
 
 
 BACKENDS: dict[str, Backend] = {module.name: cast(Backend, module)
-                                for module in (flash_attn, flex, sdpa, folded, eager, reference)}
+                                for module in (flash_attn, flex, sdpa, cudnn, eager, reference)}
 LIBRARIES = ("flash-attn", "flex", "sdpa")  # what runs fused kernels
 LONG = 2048  # keys from which on FlexAttention outruns flash-attn, measured on an H200
 
@@ -52,15 +52,18 @@ def preferred(job: Job) -> tuple[str, ...]:
         return ("eager",)
     if job.device.type != "cuda":
         return ("sdpa",)
-    full = spec.pattern == "full"
-    if full and spec.positions == "learned" and not job.padded and job.queries == job.keys:
-        return ("sdpa", "flash-attn", "flex")  # to sdpa all else is a dense mask
     if job.queries < job.keys or (job.padded and job.keys < LONG):
         return ("flash-attn", "sdpa", "flex")  # in many shapes, for each of which flex would compile
-    rest = ("flash-attn", "flex", "sdpa")
-    if job.keys >= LONG and not job.padded and (full or not job.backward):
-        rest = ("flex", "flash-attn", "sdpa")
-    return ("folded", *rest) if full and not job.padded and not job.backward else rest
+    full = spec.pattern == "full"
+    if job.padded:
+        return ("flash-attn", "flex", "sdpa")
+    if full and spec.positions == "learned":
+        fused = ("sdpa", "flash-attn", "flex")  # to sdpa all else is a dense mask
+    elif job.keys >= LONG and (full or not job.backward):
+        fused = ("flex", "flash-attn", "sdpa")
+    else:
+        fused = ("flash-attn", "flex", "sdpa")
+    return ("cudnn", *fused) if full and not job.backward else fused
 
 
 def choose(job: Job, backend: str | None = None) -> Choice:

@@ -10,12 +10,11 @@ from headtohead.attention.masks import dense_bias
 from headtohead.attention.spec import AttentionSpec
 
 name = "sdpa"
-HALF = (torch.bfloat16, torch.float16)
-capability = Capability(kernels=frozenset({"flash"}),
-                        dtypes={"cpu": (torch.float32, torch.float64, *HALF), "cuda": (torch.float32, *HALF)})
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+capability = Capability(kernels=frozenset({"flash"}), dtypes={"cpu": (torch.float64, *FLOATS), "cuda": FLOATS})
 
-# Fastest first. Without MATH: what cannot run fused is an error, not a silent dense computation.
-FUSED = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
+# Without MATH: what cannot run fused is an error, not a silent dense computation. cuDNN is a backend of its own.
+FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
 
 
 def prepare(spec: AttentionSpec, heads: int, queries: int, keys: int,
