@@ -18,7 +18,7 @@ PREDICTIONS = Path("data/predictions")
 def main(variant: str) -> None:
     params = read_params()
     preset = params.chosen
-    model, tokenizer = load(f"models/{variant}", backend=params.library)
+    model, tokenizer = load(f"models/{variant}", backend=params.asked_backend)
     check_trained_here(variant, model, tokenizer, params, load_tokenizer())
     model.to(best_device(), getattr(torch, preset.generate.precision))
     max_length = preset.tokenizer.max_length

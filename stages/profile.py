@@ -19,7 +19,7 @@ from headtohead.stage import run, writing
 def main(variant: str) -> None:
     params = read_params()
     settings, length = params.chosen.profile, params.chosen.tokenizer.max_length
-    model, tokenizer = load(f"models/{variant}", backend=params.library)
+    model, tokenizer = load(f"models/{variant}", backend=params.asked_backend)
     check_trained_here(variant, model, tokenizer, params, load_tokenizer())
     details = Path(f"data/details/{variant}")
     details.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ def main(variant: str) -> None:
                                     start, digest())
 
     forget_finished(but=checkpoints)
-    model = build(spec, preset.model, tokenizer, max_length, params.seed, params.library)
+    model = build(spec, preset.model, tokenizer, max_length, params.seed, params.asked_backend)
     with writing(checkpoints):
         curves = train(model, make_examples(load_split("train"), layout),
                        make_examples(load_split("validation"), layout), preset.train, filler=tokenizer.pad_token_id,

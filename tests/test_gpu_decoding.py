@@ -19,8 +19,8 @@ variants = pytest.mark.parametrize("name", VARIANTS)
 CUDA = torch.device("cuda")
 
 
-def on_gpu(model: GPT2, dtype=torch.float32, library=None) -> GPT2:
-    model.config.attention_backend = library
+def on_gpu(model: GPT2, dtype=torch.float32, backend=None) -> GPT2:
+    model.config.attention_backend = backend
     return model.to(CUDA, dtype)
 
 
@@ -35,7 +35,7 @@ def test_the_gpu_writes_what_transformers_writes_on_the_cpu(name, beams, graphs)
         asked = {"max_new_tokens": new, "beams": beams, "no_repeat_ngram": no_repeat, "end": 7}
         cases.append((ids, padding if batch > 1 else None, asked, by_transformers(model, ids, mask, **asked)))
     # By sdpa: FlexAttention, which dispatch takes for some of these, would compile for every shape.
-    engine = Engine(on_gpu(tiny(VARIANTS[name]), library="sdpa"), graphs=graphs)
+    engine = Engine(on_gpu(tiny(VARIANTS[name]), backend="sdpa"), graphs=graphs)
     engine._decoder = choose_decoder(Job(VARIANTS[name], CUDA, torch.float32, 16, 1, 2), 4)  # but our own kernel
     for _ in range(2):  # the second time by replaying what was recorded
         for ids, padding, asked, expected in cases:

@@ -32,8 +32,8 @@ def test_the_projects_own_parameters_are_right():
 
 
 def test_a_backend_is_named_or_left_to_dispatch(tmp_path):
-    assert read_params(ROOT / "params.yaml").library is None
-    assert read_params(write(tmp_path, lambda raw: raw.update(backend="flex"))).library == "flex"
+    assert read_params(ROOT / "params.yaml").asked_backend is None
+    assert read_params(write(tmp_path, lambda raw: raw.update(backend="flex"))).asked_backend == "flex"
 
 
 def test_repeats_collapse_and_further_variants_join(tmp_path):

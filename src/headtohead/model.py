@@ -196,6 +196,11 @@ def compile_for_training(model: GPT2) -> None:
     model._token_losses = torch.compile(_aligned_losses, dynamic=True)
 
 
+def mixed(device: torch.device, precision: str) -> torch.autocast:
+    """How training computes: precision bfloat16 is bfloat16 products on float32 weights."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
 def variant_of(config: GPT2Config, source: str | Path = "this model") -> AttentionSpec:
     """The variant that a configuration holds; `source` is what messages call it.
 

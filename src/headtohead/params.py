@@ -201,7 +201,7 @@ class Params(Section):
         return self.presets[self.preset]
 
     @property
-    def library(self) -> str | None:
+    def asked_backend(self) -> str | None:
         """The backend that runs the variants with kernel flash; None leaves it to dispatch."""
         return None if self.backend == "auto" else self.backend
 

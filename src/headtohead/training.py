@@ -24,7 +24,7 @@ from transformers.trainer_utils import rotate_checkpoints
 from headtohead.data.inputs import identity
 from headtohead.data.prompts import IGNORED, Example, Layout, collate
 from headtohead.data.records import DataError, Record
-from headtohead.model import GPT2, compile_for_training
+from headtohead.model import GPT2, compile_for_training, mixed
 from headtohead.params import Train
 from headtohead.progress import Bar, console
 
@@ -72,7 +72,7 @@ def train(model: GPT2, examples: list[Example], validation: list[Example], setti
         trainer.remove_callback(PrinterCallback)
         if compiled:
             compile_for_training(model)
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+        with mixed(model.device, settings.precision):
             log.info("%s parameters on %s, attention by %s; %s examples", f"{model.num_parameters():,}", model.device,
                      model.backend_for(longest, training=True), f"{len(examples):,}")
         if done < settings.steps:  # resumed at its end, Trainer would take one step more

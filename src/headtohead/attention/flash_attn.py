@@ -20,7 +20,7 @@ capability = Capability(
 
 @dataclass(frozen=True)
 class Prepared:
-    library: Any  # the package, imported before a compiler traces `run`
+    package: Any  # flash-attn, imported before a compiler traces `run`
     slopes: Tensor | None  # ALiBi's, float32 [heads]
     segments: tuple[Tensor, Tensor] | None  # with padding: those of queries and of keys
 
@@ -28,13 +28,13 @@ class Prepared:
 def prepare(spec: AttentionSpec, heads: int, queries: int, keys: int,
             left_padding: Tensor | None, device: torch.device) -> Prepared:
     """What the kernels take beside q, k and v; nothing here waits for the device, so a CUDA graph can hold it."""
-    library = import_module("flash_attn")
+    package = import_module("flash_attn")
     slopes = slopes_on(heads, device) if spec.positions == "alibi" else None
     if left_padding is None:
-        return Prepared(library, slopes, None)
+        return Prepared(package, slopes, None)
     padding = left_padding.to(device)
     in_queries = (padding - (keys - queries)).clamp(min=0)
-    return Prepared(library, slopes, (_segments(in_queries, queries), _segments(padding, keys)))
+    return Prepared(package, slopes, (_segments(in_queries, queries), _segments(padding, keys)))
 
 
 def _segments(padding: Tensor, length: int) -> Tensor:
@@ -54,7 +54,7 @@ def run(q: Tensor, k: Tensor, v: Tensor, spec: AttentionSpec, prepared: Prepared
                "window_size": (-1, -1) if reach is None else (reach - 1, 0)}  # it counts the keys before the query
     rows = [tensor.transpose(1, 2) for tensor in (q, k, v)]  # [batch, length, heads, head_dim]
     if prepared.segments is None:
-        return prepared.library.flash_attn_func(*rows, **options).transpose(1, 2)
+        return prepared.package.flash_attn_func(*rows, **options).transpose(1, 2)
     flat = [tensor.flatten(0, 1) for tensor in rows]
-    out = prepared.library.flash_attn_varlen_func(*flat, *prepared.segments, q.shape[2], k.shape[2], **options)
+    out = prepared.package.flash_attn_varlen_func(*flat, *prepared.segments, q.shape[2], k.shape[2], **options)
     return out.unflatten(0, (q.shape[0], q.shape[2])).transpose(1, 2)

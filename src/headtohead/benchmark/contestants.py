@@ -20,10 +20,10 @@ from headtohead.attention.spec import AttentionSpec
 from headtohead.benchmark.plan import OURS, Plan, Point, Task, tasks
 from headtohead.decoding.engine import Engine, rounded
 from headtohead.decoding.search import generate
-from headtohead.model import GPT2, compile_for_training, from_scratch
+from headtohead.model import GPT2, compile_for_training, from_scratch, mixed
 from headtohead.params import Model
+from headtohead.profiling.steps import training_step
 
-LEARNING_RATE = 1e-5  # so small that the weights, and with them the work, stay as they are
 STD = 0.02  # of GPT-2's fresh weights
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -113,24 +113,15 @@ def _by_transformers(model: GPT2LMHeadModel, ids: Tensor, point: Point) -> Ready
 def _training(model: GPT2 | GPT2LMHeadModel, ids: Tensor, plan: Plan) -> Ready:
     """Forward, loss on every token, backward, and AdamW's fused step, as Trainer does; ours as `training` does."""
     model.train()
-    mixed = partial(torch.autocast, ids.device.type, torch.bfloat16, enabled=plan.dtype == "bfloat16")
     backend: str | None = None
     more: dict[str, Any] = {"use_cache": False}
     if isinstance(model, GPT2):
-        with mixed():
+        with mixed(ids.device, plan.dtype):
             backend = model.backend_for(ids.shape[1], training=True)
         more = {"weights": torch.ones_like(ids, dtype=torch.float32)}
         if ids.device.type == "cuda":
             compile_for_training(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
-
-    def step() -> None:
-        with mixed():
-            loss = model(input_ids=ids, labels=ids, **more).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
+    step = training_step(model, ids, plan.dtype, lambda model, ids: model(input_ids=ids, labels=ids, **more).loss)
     return Ready(step, backend, torch.compiler.reset)
 
 

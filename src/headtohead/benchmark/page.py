@@ -1,18 +1,15 @@
 """The benchmark's page: FOLDER/README.md and its figures, made of bench.json and about.json alone."""
 
 from collections.abc import Iterable, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, StrictUndefined
 
 from headtohead.benchmark import figures
 from headtohead.benchmark.curves import crossings, curves
 from headtohead.benchmark.plan import LIBRARIES, OURS, TRANSFORMERS
 from headtohead.benchmark.rows import ABOUT, ROWS, Row, read_about, read_rows
 from headtohead.data.records import DataError
-from headtohead.reporting.page import escape, lay_out
+from headtohead.reporting.page import fill
 from headtohead.reporting.tables import NOTHING, Table, short
 
 PAGE = "README.md"
@@ -30,9 +27,9 @@ def render(folder: Path) -> None:
     headline = [_size(point) for point in about["headline"]]
     try:
         drawn = figures.draw_all(rows, folder)
-        text = _fill(rows=rows, about=about, files=(ROWS, ABOUT), drawn=drawn, headline=compared(rows, headline),
-                     further=compared(rows, _others(rows, headline)), attention=attention(rows),
-                     crossed=crossed(rows), all_rows=all_rows(rows), name=_device(about))
+        text = fill("page.md.jinja", __package__, rows=rows, about=about, files=(ROWS, ABOUT), drawn=drawn,
+                    headline=compared(rows, headline), further=compared(rows, _others(rows, headline)),
+                    attention=attention(rows), crossed=crossed(rows), all_rows=all_rows(rows), name=_device(about))
         (folder / PAGE).write_text(text, encoding="utf-8")
     except OSError as error:
         raise DataError(f"{error.filename or folder} cannot be written: {error.strerror}") from error
@@ -142,10 +139,3 @@ def _ratio(one: Row | None, other: Row | None) -> str:
 def _device(about: Row) -> str:
     device = about["device"]
     return str(device["gpu"] or f"{device['processor']}, {device['cores']} cores")
-
-
-def _fill(**values: Any) -> str:
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-                              keep_trailing_newline=True)
-    environment.filters |= {"text": escape, "table": lay_out}
-    return environment.from_string(files(__package__).joinpath("page.md.jinja").read_text("utf-8")).render(**values)

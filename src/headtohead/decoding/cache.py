@@ -167,7 +167,7 @@ class FlashAttn:
         device = now.device
         shared = flash_attn.prepare(self._spec, self._heads, 1, cache.slots, None, device)
         padding = None if left_padding is None else left_padding.to(device, torch.int32)
-        return {"run": shared.library.flash_attn_with_kvcache, "alibi_slopes": shared.slopes,
+        return {"run": shared.package.flash_attn_with_kvcache, "alibi_slopes": shared.slopes,
                 "cache_leftpad": padding, "cache_seqlens": now.to(torch.int32).expand(cache.rows).contiguous()}
 
     def run(self, qkv: Tensor, layer: int, cache: Cache, now: Tensor, prepared: dict[str, Any],
@@ -178,10 +178,10 @@ class FlashAttn:
         return prepared["run"](query, keys, values, key, value, softmax_scale=scale, causal=True, **options)[:, 0]
 
 
-def choose_decoder(job: Job, heads: int, library: str | None = None) -> Decoder:
-    """What computes one query a row over a cache: the library asked for, else our own kernel where there is a GPU.
+def choose_decoder(job: Job, heads: int, backend: str | None = None) -> Decoder:
+    """What computes one query a row over a cache: the backend asked for, else our own kernel where there is a GPU.
 
-    A library that has no kernel for this (flex always, flash-attn where the pattern is no full one) leaves it to
+    A backend that has no kernel for this (flex always, flash-attn where the pattern is no full one) leaves it to
     PyTorch's scaled_dot_product_attention, over all slots.
 
     Raises:
@@ -190,11 +190,11 @@ def choose_decoder(job: Job, heads: int, library: str | None = None) -> Decoder:
     spec = job.spec
     if spec.kernel == "eager":
         return Dense(eager, spec, heads)
-    if library == "flash-attn" and spec.pattern == "full":
+    if backend == "flash-attn" and spec.pattern == "full":
         if reason := FlashAttn.capability.unsupported(job):
             raise BackendError(f"flash-attn {reason}")
         return FlashAttn(spec, heads)
     whole = job.head_dim & (job.head_dim - 1) == 0
-    if library is None and whole and OneQuery.capability.unsupported(job) is None:
+    if backend is None and whole and OneQuery.capability.unsupported(job) is None:
         return OneQuery(spec, heads)
     return Dense(sdpa, spec, heads)

@@ -45,15 +45,15 @@ class Engine:
     def __init__(self, model: GPT2, graphs: bool | None = None) -> None:
         self.device, self.dtype, self.spec, self.config = model.device, model.dtype, model.variant, model.config
         self.graphs = self.device.type == "cuda" if graphs is None else graphs
-        self.library = model.config.attention_backend
+        self._asked = model.config.attention_backend
         self._heads, self._head_dim = model.config.n_head, model.config.n_embd // model.config.n_head
         self._network = Network(model)
-        self._decoder = choose_decoder(self._job(1, 2, padded=True), self._heads, self.library)
+        self._decoder = choose_decoder(self._job(1, 2, padded=True), self._heads, self._asked)
         self._recordings: OrderedDict[Hashable, Recording[Any]] = OrderedDict()
 
     def backend_for(self, length: int, padded: bool = False) -> str:
         """The attention backend of a pass over so many tokens."""
-        return choose(self._job(length, length, padded), self.library).backend.name
+        return choose(self._job(length, length, padded), self._asked).backend.name
 
     @property
     def decoder(self) -> str:
@@ -80,7 +80,7 @@ class Engine:
         batch, length = ids.shape
         position = torch.arange(length, device=self.device)
         where = position.expand_as(ids) if left_padding is None else (position - left_padding[:, None]).clamp(min=0)
-        backend = choose(self._job(length, length, left_padding is not None), self.library).backend
+        backend = choose(self._job(length, length, left_padding is not None), self._asked).backend
         prepared = backend.prepare(self.spec, self._heads, length, length, left_padding, self.device)
         if cache is not None:
             rows = None if left_padding is None else left_padding.repeat_interleave(cache.rows // batch)

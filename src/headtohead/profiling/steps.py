@@ -2,18 +2,18 @@
 
 from collections.abc import Callable
 from copy import deepcopy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from headtohead.model import compile_for_training
+from headtohead.model import compile_for_training, mixed
 from headtohead.profiling.passes import Passes, Work
 
 if TYPE_CHECKING:
     from headtohead.model import GPT2
 
-Loss = Callable[["GPT2", Tensor], Tensor]  # (model, input_ids [batch, length]) -> scalar
+Loss = Callable[[Any, Tensor], Tensor]  # (model, input_ids [batch, length]) -> scalar
 
 LEARNING_RATE = 1e-5  # so small that the weights, and with them the work, stay as they are
 
@@ -35,7 +35,10 @@ def measure_training(model: "GPT2", prompt: Tensor, passes: Passes, loss: Loss) 
 def _train_step(learner: "GPT2", ids: Tensor, passes: Passes, loss: Loss) -> float | None:
     """Memory, then time, with one fresh optimizer."""
     batch, length = ids.shape
-    work = Work("train_step", batch, length, 0, _stepper(learner, ids, passes.settings.precision, loss))
+    precision = passes.settings.precision
+    with mixed(ids.device, precision):
+        backend = learner.backend_for(length, training=True)
+    work = Work("train_step", batch, length, 0, training_step(learner, ids, precision, loss), backend)
     taken = []
     for take in (passes.try_memory, passes.try_time):
         taken.append(take(work))
@@ -44,13 +47,13 @@ def _train_step(learner: "GPT2", ids: Tensor, passes: Passes, loss: Loss) -> flo
     return taken[-1]
 
 
-def _stepper(learner: "GPT2", ids: Tensor, precision: str, loss: Loss) -> Callable[[], None]:
+def training_step(model: torch.nn.Module, ids: Tensor, precision: str, loss: Loss) -> Callable[[], None]:
     """Forward, loss, backward and AdamW's step, fused as in Trainer."""
-    optimizer = torch.optim.AdamW(learner.parameters(), lr=LEARNING_RATE, fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
 
     def step() -> None:
-        with torch.autocast(ids.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            value = loss(learner, ids)
+        with mixed(ids.device, precision):
+            value = loss(model, ids)
         value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()

@@ -32,12 +32,12 @@ def lay_out(table: Table) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def fill(template: str, **values: Any) -> str:
-    """A template of this package, filled. Its filters: `text` escapes a text, `table` lays out a table."""
+def fill(template: str, package: str = __package__, **values: Any) -> str:
+    """A template that lies in `package`, filled. Its filters: `text` escapes a text, `table` lays out a table."""
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
                               keep_trailing_newline=True, autoescape=template.endswith(".html.jinja"))
     environment.filters |= {"text": escape, "table": lay_out}
-    source = files(__package__).joinpath(template).read_text(encoding="utf-8")
+    source = files(package).joinpath(template).read_text(encoding="utf-8")
     return environment.from_string(source).render(**values)
 
 

@@ -13,11 +13,15 @@ TOP_OPERATIONS = 6
 
 
 def backends(results: Results) -> Table:
-    """What ran each variant."""
-    rows = [[variant.name, _flow(variant.spec.model_dump()),
-             *(str(variant.profile[key]) for key in ("backend", "device", "dtype", "threads"))]
+    """What ran each variant's forward pass, and its training steps."""
+    rows = [[variant.name, _flow(variant.spec.model_dump()), variant.profile["backend"], _training_backend(variant),
+             *(str(variant.profile[key]) for key in ("device", "dtype", "threads"))]
             for variant in results.variants]
-    return Table(["variant", "attention", "backend", "device", "dtype", "threads"], rows, words=5)
+    return Table(["variant", "attention", "backend", "in training", "device", "dtype", "threads"], rows, words=6)
+
+
+def _training_backend(variant: Variant) -> str:
+    return next((timing["backend"] for timing in variant.timings("train_step")), NOTHING)
 
 
 def operations(results: Results) -> Table:

@@ -26,7 +26,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """One variant's line, and where the device had no room for a point of it. A ratio up to `noise` is none."""
+    """One variant's line, and where the device had no room for a point of it."""
 
     points: Sequence[Point]
     no_room: Sequence[int]
