@@ -228,7 +228,7 @@ def test_a_capability_refuses_each_thing_that_it_lacks(monkeypatch):
                "backward": (frozenset({"cpu"}), "no gradients on cuda"), "alibi": (False, "no ALiBi"),
                "patterns": (frozenset({"full"}), "no pattern 'window'"), "padding": (False, "no padding on the left"),
                "cache": (False, "no fewer queries than keys"), "head_dims": (range(1, 9), "from 1 to 8, not 64"),
-               "longest": (8, "at most 8 keys"), "compute": (9, "for compute capability 9, not 8"),
+               "lengths": (range(1, 9), "from 1 to 8 keys, not 9"), "compute": (9, "for compute capability 9, not 8"),
                "package": (("no_such_package", "get it"), "is not installed: get it")}
     assert able.unsupported(job) is None
     for name, (value, message) in lacking.items():
@@ -265,6 +265,8 @@ def on_cuda(name, length, **changes):
     (on_cuda("flash", LONG, padded=True), "flash-attn", "flex"),
     (on_cuda("flash_alibi", 512), "cudnn|flash-attn", "cudnn|flex"),
     (on_cuda("flash_alibi", LONG), "cudnn|flex", "cudnn|flex"),
+    (on_cuda("flash", 1), "sdpa", "sdpa"),
+    (on_cuda("flash_alibi", 1), "flash-attn", "flex"),
     (on_cuda("flash_alibi", 65_537), "flex", "flex"),
     (on_cuda("flash_alibi", 512, head_dim=40), "flash-attn", "flex"),
     (on_cuda("flash_alibi", LONG - 1, backward=True), "flash-attn", "flex"),

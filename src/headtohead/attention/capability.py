@@ -45,7 +45,7 @@ class Capability:
         patterns: names of those it knows; None is any.
         alibi, padding, cache: whether it takes ALiBi's bias, padding on the left, fewer queries than keys.
         head_dims: those it takes; None is any.
-        longest: the most keys; None is any number.
+        lengths: the numbers of keys it takes; None is any.
         compute: the major CUDA compute capability that it is for (9 is Hopper); None is any.
         package: (module, how to get it), if it needs one beside torch.
     """
@@ -58,7 +58,7 @@ class Capability:
     padding: bool = True
     cache: bool = True
     head_dims: range | None = None
-    longest: int | None = None
+    lengths: range | None = None
     compute: int | None = None
     package: tuple[str, str] | None = None
 
@@ -85,8 +85,8 @@ class Capability:
         if self.head_dims is not None and job.head_dim not in self.head_dims:
             step = f" in steps of {self.head_dims.step}" if self.head_dims.step > 1 else ""
             yield f"takes head dimensions from {self.head_dims[0]} to {self.head_dims[-1]}{step}, not {job.head_dim}"
-        if self.longest is not None and job.keys > self.longest:
-            yield f"takes at most {self.longest:,} keys"
+        if self.lengths is not None and job.keys not in self.lengths:
+            yield f"takes from {self.lengths[0]:,} to {self.lengths[-1]:,} keys, not {job.keys:,}"
         if self.compute is not None and device == "cuda" and self.compute != (major := _compute(job.device)):
             yield f"is for compute capability {self.compute}, not {major}"
         if self.package is not None and find_spec(self.package[0]) is None:

@@ -22,7 +22,7 @@ from headtohead.attention.spec import AttentionSpec
 name = "cudnn"
 capability = Capability(kernels=frozenset({"flash"}), dtypes={"cuda": (torch.bfloat16, torch.float16)},
                         backward=frozenset(), patterns=frozenset({"full"}), padding=False, cache=False,
-                        head_dims=range(16, 113, 16), longest=65_536, compute=9)
+                        head_dims=range(16, 113, 16), lengths=range(2, 65_537), compute=9)
 Fold = Callable[..., tuple[Tensor, Tensor]]
 
 

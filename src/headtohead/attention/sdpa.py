@@ -27,7 +27,7 @@ def prepare(spec: AttentionSpec, heads: int, queries: int, keys: int,
 
 
 def run(q: Tensor, k: Tensor, v: Tensor, spec: AttentionSpec, bias: Tensor | None, scale: float) -> Tensor:
-    with sdpa_kernel(FUSED, set_priority=True):
+    with sdpa_kernel(FUSED):
         return scaled_dot_product_attention(
             q, k, v, attn_mask=None if bias is None else bias.to(q.dtype),
             is_causal=bias is None and q.shape[-2] > 1, scale=scale)
