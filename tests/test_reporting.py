@@ -508,6 +508,26 @@ def test_a_step_that_did_not_fit_in_memory_is_a_dash(run, params):
     assert findings(params, "flash")["training step"] is True  # at batch 8, which both have room for
 
 
+@pytest.mark.parametrize(("device", "ms", "told"), [
+    ("NVIDIA H200", (20.0, 26.0, 50.0), "Up to batch 4 a larger one takes hardly longer"),
+    ("NVIDIA H200", (20.0, 30.0, 41.0), "Up to batch 8 a larger one takes hardly longer"),
+    ("NVIDIA H200", (20.0, 30.0, 50.0), None),
+    ("Virtual CPU, 2 cores", (20.0, 20.0, 20.0), None)])
+def test_figure_3_says_where_steps_wait_for_python(run, params, device, ms, told):
+    def replace(profile):
+        steps = [timing for timing in profile["timings"] if timing["work"] == "train_step"]
+        for step, median in zip(steps, ms, strict=True):
+            step["median"] = median
+
+    for name in SPEED:
+        edit(run / f"data/details/{name}/efficiency.json", lambda profile: profile.update(device=device))
+    edit(run / "data/details/flash_alibi/efficiency.json", replace)
+    reporting.build(params)
+    text = (run / "report/report.md").read_text(encoding="utf-8")
+    assert text.count("takes hardly longer") == (told is not None)
+    assert told is None or told in text
+
+
 def test_on_a_gpu_its_counters_are_shown_and_no_word_of_cpus(run, params):
     for name in SPEED:
         edit(run / f"data/details/{name}/efficiency.json", lambda profile: profile.update(

@@ -180,6 +180,20 @@ def left_out(results: Results) -> str:
     return "; ".join(f"{_joined(names)} beyond {limit:,} tokens" for limit, names in short_of.items())
 
 
+def waiting(results: Results) -> str:
+    """Up to which batch size a variant's training step waits on a GPU rather than computes, as a sentence; or nothing.
+
+    Where it computes, twice the batch takes about twice the time, and where it waits about the same.
+    """
+    steps = [(point, after) for variant in results.variants
+             for point, after in pairwise(_curve(variant.timings("train_step"), "batch", _time).points)]
+    waits = [point.at for point, after in steps if after.value / point.value < (after.at / point.at) ** 0.5]
+    if results.on_cpu or not waits:
+        return ""
+    return (f" Up to batch {max(waits)} a larger one takes hardly longer: there Python takes longer to launch a step's "
+            "kernels than the GPU to run them, and which variant is ahead says little of attention.")
+
+
 def _listed(places: Sequence[int]) -> str:
     return _joined([f"{at:,}" for at in places])
 
