@@ -105,7 +105,7 @@ def _bars(axes: Axes, names: Sequence[str], rows: dict[str, Row], looks: dict[st
         axes.barh(place, rate or 0.0, 0.62, color=looks[name]["color"], edgecolor="black", linewidth=0.6)
         said = "" if row is None else "out of memory" if rate is None else short(rate)
         axes.text(1, place, said, transform=axes.get_yaxis_transform(), ha="right", va="center")
-    axes.margins(x=0.9)  # room for the numbers
+    axes.margins(x=1.1)  # room for the numbers
     axes.grid(visible=False)
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
