@@ -1,7 +1,9 @@
 """Training and generation through the public surface, on tiny models."""
 
 import math
+import platform
 import shutil
+import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -380,3 +382,34 @@ def test_long_articles_are_cut_to_the_models_positions_and_not_where_it_has_none
                       for name in ("flash", "flash_alibi"))
     assert learned["cut"] == 200 - (64 - 1 - 12)
     assert alibi["cut"] == 0
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator is another one")
+def test_a_stage_trains_in_the_memory_that_it_has():
+    """Memory returned to the system comes back page by page, ten thousand a step of this size."""
+    script = """
+import resource
+import torch
+from headtohead.attention import AttentionSpec
+from headtohead.model import from_scratch
+from headtohead.params import Model
+from headtohead.profiling.steps import training_step
+from headtohead.stage import run
+
+def main():
+    size = Model(pretrained=None, layers=2, width=64, heads=4, init_std=0.02, position_init_std=0.02, dropout=0.0)
+    model = from_scratch(AttentionSpec(kernel="flash", positions="learned", pattern="full"), size, vocab_size=2048,
+                         max_length=176, end_of_text=0, seed=1).train()
+    step = training_step(model, torch.randint(2048, (16, 176)), "float32",
+                         lambda model, ids: model(input_ids=ids, labels=ids, weights=torch.ones(ids.shape)).loss)
+    for _ in range(3):
+        step()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        step()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+run(main)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 30_000
