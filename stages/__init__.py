@@ -14,8 +14,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # A queued experiment is a copy of the repository: it must run its own code, not the installed package.
 sys.path.insert(0, str(ROOT / "src"))
 
-# Where cores are shared, OpenMP threads that spin while they wait slow everything, themselves too, twenty-fold.
+# Where cores are shared, OpenMP threads that spin while they wait slow everything, themselves too, twenty-fold; but
+# to wake threads that sleep takes longer than most of a small model's operations. GNU's can spin for a moment.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 # Libraries warn of what is meant, and draw progress bars even into files; they read this when they are imported.
 os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
