@@ -4,14 +4,16 @@ import shutil
 from pathlib import Path
 
 from headtohead.data.inputs import pretrained_source
-from headtohead.data.records import count_rows, read_jsonl
-from headtohead.data.tokenizer import pretrained_tokenizer, train_tokenizer
-from headtohead.data.tokens import TOKENS, tokenize_splits
+from headtohead.data.layout import Layout
+from headtohead.data.records import count_rows, read_jsonl, write_json
+from headtohead.data.tokenizer import pretrained_tokenizer, separator_ids, train_tokenizer
+from headtohead.data.tokens import TOKENS, lengths, tokenize_splits
 from headtohead.params import read_params
-from headtohead.progress import Bar
+from headtohead.progress import Bar, print_table
 from headtohead.stage import run
 
 SUBSET = Path("data/subset")
+DETAILS = Path("data/details/lengths.json")
 
 
 def main() -> None:
@@ -23,8 +25,13 @@ def main() -> None:
         tokenizer = train_tokenizer(preset.tokenizer, texts)
     shutil.rmtree(TOKENS, ignore_errors=True)
     with Bar("tokenizing", total=sum(count_rows(file) for file in SUBSET.glob("*.jsonl"))) as bar:
-        tokenize_splits(tokenizer, SUBSET, preset.tokenizer.max_length, on_done=bar.advance)
+        tokenize_splits(tokenizer, SUBSET, on_done=bar.advance)
         bar.tell_rate("articles")
+    layout = Layout(separator_ids(tokenizer), tokenizer.eos_token_id, preset.tokenizer.max_length,
+                    preset.generate.max_new_tokens)
+    rows = [lengths(file.stem, layout) for file in sorted(SUBSET.glob("*.jsonl"))]
+    write_json(DETAILS, rows)
+    print_table(rows)
 
 
 if __name__ == "__main__":

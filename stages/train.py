@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from headtohead.checkpoints import build, named_variant
-from headtohead.data.prompts import Layout
+from headtohead.data.layout import Layout
 from headtohead.data.tokenizer import separator_ids
 from headtohead.data.tokens import digest, load_split, load_tokenizer
 from headtohead.params import read_params
@@ -15,9 +15,9 @@ def main(variant: str) -> None:
     params = read_params()
     preset, spec = params.chosen, named_variant(params, variant)
     tokenizer, max_length = load_tokenizer(), preset.tokenizer.max_length
-    layout = Layout(separator_ids(tokenizer), tokenizer.eos_token_id, max_length)
+    layout = Layout(separator_ids(tokenizer), tokenizer.eos_token_id, max_length, preset.generate.max_new_tokens)
     start = Path("data/pretrained.json").read_text()
-    checkpoints = checkpoint_folder(variant, spec, preset.model, preset.train, max_length, params.seed, params.backend,
+    checkpoints = checkpoint_folder(variant, spec, preset.model, preset.train, layout, params.seed, params.backend,
                                     start, digest())
 
     forget_finished(but=checkpoints)

@@ -16,15 +16,16 @@ from conftest import MAX_LENGTH
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headtohead.data.batches import IGNORED, collate, pad_left
 from headtohead.data.cleaning import SHINGLE, resemblance, sketch
 from headtohead.data.files import Table
 from headtohead.data.inputs import identity, locate, pretrained_files, pretrained_source, resolve
+from headtohead.data.layout import Layout
 from headtohead.data.newswire import newswire
-from headtohead.data.prompts import IGNORED, Layout, collate, pad_left
 from headtohead.data.records import DataError, read_jsonl, write_jsonl
 from headtohead.data.sources import open_splits
 from headtohead.data.tokenizer import encode, pretrained_tokenizer, separator_ids, train_tokenizer
-from headtohead.data.tokens import tokenize_splits
+from headtohead.data.tokens import lengths, tokenize_splits
 from headtohead.params import Data, Tokenizer
 
 ARTICLES = [{"id": f"a{i}", "article": f"Report {i}: “Zürich” said,\nthat {i} people came. " + "More. " * 60,
@@ -381,27 +382,38 @@ def test_a_queued_experiment_finds_the_workspaces_files(tmp_path):
 ids = st.lists(st.integers(5, 99), max_size=30)
 
 
-@given(article=ids, summary=ids, separator=st.lists(st.integers(1, 4), min_size=1, max_size=3),
-       length=st.integers(1, 40))
-def test_what_does_not_fit_is_cut_from_the_article_alone(article, summary, separator, length):
-    layout = Layout(separator, end=0, max_length=length)
-    if len(separator) + len(summary) + 1 > length:
-        with pytest.raises(ValueError, match="more than"):
-            layout.example(article, summary)
+@given(article=ids, summaries=st.lists(ids, min_size=2, max_size=2),
+       separator=st.lists(st.integers(1, 4), min_size=1, max_size=3), length=st.integers(1, 40), new=st.integers(1, 20))
+def test_an_article_has_the_same_room_whatever_its_summary(article, summaries, separator, length, new):
+    room = length - len(separator) - new
+    if room < 1:
+        with pytest.raises(ValueError, match="leave no room for an article"):
+            Layout(separator, end=0, max_length=length, new_tokens=new)
         return
-    sequence, prompt = layout.example(article, summary)
-    kept = prompt - len(separator)
-    assert sequence == article[:kept] + separator + summary + [0]
-    assert kept == min(len(article), length - len(separator) - len(summary) - 1)
+    layout = Layout(separator, end=0, max_length=length, new_tokens=new)
+    assert layout.prompt(article) == article[:room] + separator
+    for summary in summaries:
+        sequence, prompt = layout.example(article, summary)
+        assert sequence == layout.prompt(article) + summary + [0]
+        assert prompt == len(layout.prompt(article))
+        assert layout.fits(sequence) == (len(sequence) <= length)
+
+
+def test_where_a_long_articles_summary_ends_follows_from_its_length_alone():
+    """Cut to fit its summary, every long sequence ended at max_length, and learned positions learned to end there."""
+    layout = Layout([7], end=0, max_length=20, new_tokens=8)
+    ends = [len(layout.example([5] * 50, [6] * words)[0]) for words in range(8)]
+    assert ends == [13, 14, 15, 16, 17, 18, 19, 20]
 
 
 def test_prompts_at_the_edges():
-    layout = Layout([7], end=0, max_length=6)
+    layout = Layout([7], end=0, max_length=6, new_tokens=3)
     assert layout.example([], [8, 9]) == ([7, 8, 9, 0], 1)  # empty article
-    assert layout.example([1, 2, 3, 4, 5], [8]) == ([1, 2, 3, 7, 8, 0], 4)  # article longer than the limit
-    assert layout.example([1, 2], [8, 9, 10, 11]) == ([7, 8, 9, 10, 11, 0], 1)  # a summary that alone fills it
-    assert Layout([7], 0, None).prompt([1] * 9, reserve=99) == [1] * 9 + [7]  # no limit
-    assert layout.prompt([1] * 9, reserve=5) == [7]
+    assert layout.example([1, 2, 3, 4, 5], [8]) == ([1, 2, 7, 8, 0], 3)  # article longer than its room
+    long, _ = layout.example([1, 2], [8, 9, 10])
+    assert long == [1, 2, 7, 8, 9, 10, 0]  # no summary is cut
+    assert not layout.fits(long)
+    assert Layout([7], 0, None, 3).prompt([1] * 9) == [1] * 9 + [7]  # no limit
 
 
 @given(rows=st.lists(st.tuples(st.lists(st.integers(1, 9), min_size=2, max_size=8), st.integers(1, 8)),
@@ -453,7 +465,7 @@ def test_fact_distances_count_tokens(tmp_path, tokenizer):
     facts = [{"kind": "person", "value": "Ann Lee", "start": article.index("Ann")},
              {"kind": "day", "value": "Monday", "start": article.index("Monday")}]
     write_jsonl(tmp_path / "subset/test.jsonl", [{"id": "1", "article": article, "summary": summary, "facts": facts}])
-    tokenize_splits(tokenizer, tmp_path / "subset", MAX_LENGTH, tmp_path / "tokens")
+    tokenize_splits(tokenizer, tmp_path / "subset", tmp_path / "tokens")
     row = json.loads((tmp_path / "tokens/facts.jsonl").read_text())
     assert (row["set"], row["id"]) == ("test", "1")
 
@@ -468,13 +480,18 @@ def test_fact_distances_count_tokens(tmp_path, tokenizer):
         assert (told["kind"], told["value"]) == (fact["kind"], fact["value"])
 
 
-def test_summaries_that_cannot_fit_are_told_before_any_training(tmp_path, tokenizer):
-    rows = [{"id": "1", "article": "x", "summary": "Short."}, {"id": "2", "article": "x", "summary": "a b " * 40}]
+def test_what_is_cut_and_what_is_left_out_is_counted(tmp_path, tokenizer):
+    rows = [{"id": "1", "article": "x", "summary": "Short."}, {"id": "2", "article": "x", "summary": "a b " * 40},
+            {"id": "3", "article": "c " * 90, "summary": "Short."}]
     write_jsonl(tmp_path / "subset/train.jsonl", rows)
-    needs = len(encode(tokenizer, [rows[1]["summary"]])[0].ids) + 2
-    with pytest.raises(DataError, match=rf"1 of 2 summaries do not fit .* of article 2, needs at least {needs},"):
-        tokenize_splits(tokenizer, tmp_path / "subset", MAX_LENGTH, tmp_path / "tokens")
-    tokenize_splits(tokenizer, tmp_path / "subset", needs, tmp_path / "tokens")
+    tokenize_splits(tokenizer, tmp_path / "subset", tmp_path / "tokens")
+    articles, summaries = ([len(e.ids) for e in encode(tokenizer, [row[side] for row in rows])]
+                           for side in ("article", "summary"))
+    assert lengths("train", Layout([1], 0, max_length=64, new_tokens=12), tmp_path / "tokens") == {
+        "split": "train", "articles": 3, "longest article": max(articles), "cut": 1,
+        "longest summary": max(summaries), "too long": 1}
+    enough = Layout([1], 0, max_length=1 + articles[1] + summaries[1] + 1, new_tokens=12)
+    assert lengths("train", enough, tmp_path / "tokens")["too long"] == 0
 
 
 def test_vocabulary_has_at_most_the_size_asked_for():

@@ -11,14 +11,14 @@ from conftest import VARIANTS, random_ids, tiny
 import headtohead.training as training
 from headtohead.attention import AttentionSpec, attend, flex
 from headtohead.attention.dispatch import BACKENDS, BackendError, Job, choose
-from headtohead.data.prompts import Layout
+from headtohead.data.layout import Layout
 from headtohead.model import compile_for_training
 from headtohead.params import Train
 from headtohead.training import make_examples, train
 
 pytestmark = pytest.mark.gpu
 variants = pytest.mark.parametrize("name", VARIANTS)
-LAYOUT = Layout([1], end=0, max_length=64)
+LAYOUT = Layout([1], end=0, max_length=64, new_tokens=12)
 
 
 def examples(count, seed):

@@ -12,14 +12,15 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from headtohead.attention import alibi_slopes, attend
 from headtohead.checkpoints import from_pretrained
-from headtohead.data.prompts import IGNORED, Layout, collate
+from headtohead.data.batches import IGNORED, collate
+from headtohead.data.layout import Layout
 from headtohead.decoding.predictions import predict
 from headtohead.params import Generate, read_params
 from headtohead.profiling.timing import measure
 from headtohead.quality.scoring import score
 
 variants = pytest.mark.parametrize("name", VARIANTS)
-LAYOUT = Layout([1], end=0, max_length=64)
+LAYOUT = Layout([1], end=0, max_length=64, new_tokens=12)
 GREEDY = Generate(batch_size=4, max_new_tokens=12, beams=1, no_repeat_ngram=0, precision="float32")
 
 

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 import headtohead.training as training
-from headtohead.data.prompts import Layout, collate
+from headtohead.data.batches import collate
+from headtohead.data.layout import Layout
 from headtohead.data.records import DataError
 from headtohead.decoding.engine import Engine
 from headtohead.decoding.generation import generate_tokens, reference_losses, write_summaries
@@ -35,7 +36,7 @@ variants = pytest.mark.parametrize("name", VARIANTS)
 SETTINGS = Train(steps=12, batch_size=4, accumulation=1, learning_rate=0.003, warmup_steps=2, weight_decay=0.0,
                  article_weight=0.0, precision="float32", evaluations=3)
 GREEDY = Generate(batch_size=4, max_new_tokens=12, beams=1, no_repeat_ngram=0, precision="float32")
-LAYOUT = Layout([1], end=0, max_length=64)
+LAYOUT = Layout([1], end=0, max_length=64, new_tokens=12)
 
 
 def rows(count, seed):
@@ -264,17 +265,58 @@ def test_checkpoints_stay_until_the_next_training_begins(tmp_path, monkeypatch):
     assert {folder.name for folder in tmp_path.iterdir()} == {"this", "interrupted"}
 
 
-def test_accumulated_batches_count_like_one_large_one(tmp_path):
-    examples = make_examples(rows(1, 5), LAYOUT) * 8  # alike, so that the order does not matter
-    losses = []
-    for batch_size, accumulation in ((8, 1), (4, 2)):
+def uneven(count, seed):
+    """Summaries of 2 and of 30 tokens in turn."""
+    return [row | {"summary": [5 + i for i in range(30 if n % 2 else 2)]} for n, row in enumerate(rows(count, seed))]
+
+
+def test_a_step_is_the_same_however_it_is_accumulated(tmp_path):
+    """A mean of batches' means weighed a short summary's tokens up to fifteen times as much as a long one's."""
+    layout = Layout([1], end=0, max_length=64, new_tokens=40)
+    examples = make_examples(uneven(8, 5), layout)
+    trained, losses = [], []
+    for batch_size, accumulation in ((8, 1), (4, 2), (1, 8)):
         model = tiny(VARIANTS["flash"])
-        settings = SETTINGS.model_copy(update={"steps": 3, "warmup_steps": 0, "evaluations": 1,
+        settings = SETTINGS.model_copy(update={"steps": 2, "warmup_steps": 0, "evaluations": 2, "article_weight": 0.5,
                                                "batch_size": batch_size, "accumulation": accumulation})
-        path = tmp_path / str(batch_size)
-        curves = train(model, examples, examples[:1], settings, filler=0, seed=1, checkpoints=path)
-        losses += [curves["training_loss"].iloc[-1], curves["validation_loss"].iloc[-1]]
-    assert losses[:2] == pytest.approx(losses[2:], rel=1e-2)
+        curves = train(model, examples, examples, settings, filler=0, seed=1, checkpoints=tmp_path / str(batch_size))
+        # Two steps, for Adam's first one has the same length whatever the gradient's.
+        trained.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+        losses.append(curves["training_loss"].tolist())
+    start = torch.cat([parameter.detach().flatten() for parameter in tiny(VARIANTS["flash"]).parameters()])
+    moved = (trained[0] - start).norm()
+    for other, loss in zip(trained[1:], losses[1:], strict=True):
+        assert (other - trained[0]).norm() < 0.01 * moved
+        assert loss == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_the_validation_loss_does_not_depend_on_the_batch_size(tmp_path):
+    """It chooses the checkpoint."""
+    examples = make_examples(uneven(9, 5), Layout([1], end=0, max_length=64, new_tokens=40))
+    losses = []
+    for batch_size in (1, 2, 8):
+        settings = SETTINGS.model_copy(update={"steps": 1, "warmup_steps": 0, "evaluations": 1, "learning_rate": 1e-9,
+                                               "batch_size": batch_size})
+        curves = train(tiny(VARIANTS["flash"]), examples, examples, settings, filler=0, seed=1,
+                       checkpoints=tmp_path / str(batch_size))
+        losses += curves["validation_loss"].tolist()
+    with torch.no_grad():
+        parts = [loss_by_hand(tiny(VARIANTS["flash"]), *example, 0.0) for example in examples]
+    assert losses == pytest.approx([sum(a for a, _ in parts) / sum(b for _, b in parts)] * 3, rel=1e-5)
+
+
+def test_a_training_uses_one_device_of_several(tmp_path, monkeypatch):
+    """Trainer would wrap the model in nn.DataParallel and double the batch."""
+    def two_devices(arguments):
+        vars(arguments).setdefault("_n_gpu", 2)
+        return torch.device("cpu")
+
+    monkeypatch.setattr(training.TrainingArguments, "_setup_devices", property(two_devices))
+    model, sizes = tiny(VARIANTS["flash"]), set()
+    model.register_forward_pre_hook(lambda model, args, inputs: sizes.add(len(inputs["input_ids"])), with_kwargs=True)
+    train(model, make_examples(rows(40, 1), LAYOUT), make_examples(rows(4, 2), LAYOUT), SETTINGS, filler=0, seed=7,
+          checkpoints=tmp_path)
+    assert sizes == {SETTINGS.batch_size}
 
 
 def test_the_articles_weight_falls_to_nothing_and_validation_counts_the_summary_alone(tmp_path):
@@ -307,15 +349,32 @@ def test_compiled_training_is_the_same_training(tmp_path, monkeypatch):
         assert curves[1][column].tolist() == pytest.approx(curves[0][column].tolist(), rel=1e-3)
 
 
-def test_a_summary_that_does_not_fit_names_its_row():
-    with pytest.raises(DataError, match=r"article 7: .* raise tokenizer\.max_length"):
-        make_examples([{"id": "7", "article": [5], "summary": [5] * 70}], LAYOUT)
+def test_a_summary_that_does_not_fit_is_left_out_of_training_and_said(caplog):
+    long, short = ({"id": str(size), "article": [5], "summary": [5] * size} for size in (70, 3))
+    assert len(make_examples([long, short, long], LAYOUT)) == 1
+    assert "2 of 3 rows are left out" in caplog.text
+    with pytest.raises(DataError, match=r"no summary fits: tokenizer\.max_length 64 and generate\.max_new_tokens 12"):
+        make_examples([long, long], LAYOUT)
+
+
+@variants
+def test_a_reference_longer_than_there_is_room_for_stops_nothing(name, tokenizer, caplog):
+    row = {"id": "1", "article": [5] * 99, "summary": [6] * 99, "reference": "whole"}
+    model = tiny(VARIANTS[name])
+    [prediction] = predict(model, tokenizer, [row], GREEDY, 64, "test")
+    assert prediction["reference"] == "whole"
+    assert prediction["tokens"] == 12  # as many as a summary has room for
+    assert "1 references are longer" in caplog.text
+    separator = tokenizer(tokenizer.init_kwargs["separator"], add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        loss, weight = loss_by_hand(model, [5] * 51 + separator + [6] * 12, 52, 0.0)
+    assert prediction["loss"] == pytest.approx(loss / weight, rel=1e-4)
 
 
 @variants
 def test_the_text_is_the_same_for_any_batch_size(name, tokenizer):
     model = tiny(VARIANTS[name])
-    prompts = [LAYOUT.prompt(row["article"], reserve=12) for row in rows(11, 6)]
+    prompts = [LAYOUT.prompt(row["article"]) for row in rows(11, 6)]
     texts = [write_summaries(Engine(model), tokenizer, prompts, GREEDY.model_copy(update={"batch_size": size}))
              for size in (1, 3, 11)]
     assert texts[0] == texts[1] == texts[2]
@@ -324,7 +383,7 @@ def test_the_text_is_the_same_for_any_batch_size(name, tokenizer):
 
 @variants
 def test_greedy_is_the_most_likely_token_each_time(name, tokenizer):
-    model, prompt = tiny(VARIANTS[name]), LAYOUT.prompt(rows(1, 7)[0]["article"], reserve=12)
+    model, prompt = tiny(VARIANTS[name]), LAYOUT.prompt(rows(1, 7)[0]["article"])
     sequence = list(prompt)
     with torch.no_grad():
         while len(sequence) < len(prompt) + 12 and (len(sequence) == len(prompt) or sequence[-1] != 0):
@@ -335,7 +394,7 @@ def test_greedy_is_the_most_likely_token_each_time(name, tokenizer):
 def test_beams_find_likelier_texts_than_greed_does(tokenizer):
     model = tiny(VARIANTS["flash"])
     engine = Engine(model)
-    prompts = [LAYOUT.prompt(row["article"], reserve=12) for row in rows(8, 8)]
+    prompts = [LAYOUT.prompt(row["article"]) for row in rows(8, 8)]
 
     def mean_likelihood(beams):
         texts = generate_tokens(engine, tokenizer, prompts, GREEDY.model_copy(update={"beams": beams, "batch_size": 8}))
@@ -350,7 +409,7 @@ def test_beams_find_likelier_texts_than_greed_does(tokenizer):
 def test_the_ngram_ban_leaves_copying_from_the_article_alone(tokenizer):
     """transformers' own ban counts the prompt, and so forbids a summarizer to copy."""
     engine = Engine(tiny(VARIANTS["flash"]))
-    prompt = LAYOUT.prompt(rows(1, 9)[0]["article"], reserve=12)
+    prompt = LAYOUT.prompt(rows(1, 9)[0]["article"])
     free = generate_tokens(engine, tokenizer, [prompt], GREEDY)[0].tolist()
     in_article = [*free[:4], *prompt]  # the model's own continuation now stands in the prompt as well
     banned, short = GREEDY.model_copy(update={"no_repeat_ngram": 2}), GREEDY.model_copy(update={"max_new_tokens": 2})

@@ -13,7 +13,7 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from headtohead.attention.dispatch import Backend, Job, choose
 from headtohead.attention.spec import AttentionSpec
-from headtohead.data.prompts import IGNORED
+from headtohead.data.batches import IGNORED
 from headtohead.params import Model
 
 ALIGNED = 64  # matrix units want the vocabulary's size to be a multiple of it
@@ -119,7 +119,7 @@ class GPT2(GPT2LMHeadModel):
     """GPT-2 with the variant in `config.attention_variant`; a plain GPT-2 checkpoint loads into it unchanged."""
 
     _keys_to_ignore_on_load_unexpected: ClassVar = [r"transformer\.wpe\.weight"]  # ALiBi has no use for the table
-    accepts_loss_kwargs = False  # the loss is a mean within the batch; Trainer divides by accumulation
+    accepts_loss_kwargs = True  # Trainer says what to divide the loss by, and does not divide it again
     _token_losses: Callable[[nn.Linear, Tensor, Tensor], Tensor] = staticmethod(_token_losses)
 
     def __init__(self, config: GPT2Config) -> None:
@@ -146,12 +146,14 @@ class GPT2(GPT2LMHeadModel):
 
     def forward(self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None,
                 position_ids: Tensor | None = None, labels: Tensor | None = None, weights: Tensor | None = None,
-                **rest: Any) -> Any:
+                total: Tensor | float | None = None, **rest: Any) -> Any:
         """As in transformers, but positions follow the mask, and `weights` makes it the training loss alone.
 
         Args:
             labels: [batch, length], token ids at their own positions (the loss shifts them), -100 to leave out.
             weights: float [batch, length], each label's weight in the loss; then no logits are returned.
+            total: what the weighted sum is divided by: the weight of a whole step, of which this batch may be a
+                part. By default the batch's own weight, which makes the loss a mean.
         """
         # transformers numbers positions from the row's start, padding included, unless told otherwise.
         if position_ids is None and attention_mask is not None and input_ids is not None:
@@ -161,7 +163,7 @@ class GPT2(GPT2LMHeadModel):
             return super().forward(labels=labels, **rest)
         at = (labels[:, 1:] != IGNORED).nonzero(as_tuple=True)  # waits for the device, so once
         losses, weight = self._losses(labels, at, **rest), weights[:, 1:][at]
-        return CausalLMOutput(loss=(losses * weight).sum() / weight.sum())
+        return CausalLMOutput(loss=(losses * weight).sum() / (weight.sum() if total is None else total))
 
     def summary_losses(self, input_ids: Tensor, labels: Tensor) -> list[tuple[float, int]]:
         """For each row [batch, length], the mean negative log-likelihood (nats) of its labels and how many count."""

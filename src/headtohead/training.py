@@ -6,6 +6,7 @@ import logging
 import math
 import shutil
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import rotate_checkpoints
+from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
 
+from headtohead.data.batches import IGNORED, Example, collate
 from headtohead.data.inputs import identity
-from headtohead.data.prompts import IGNORED, Example, Layout, collate
-from headtohead.data.records import DataError, Record
+from headtohead.data.layout import Layout
+from headtohead.data.records import DataError
 from headtohead.model import GPT2, compile_for_training, mixed
 from headtohead.params import Train
 from headtohead.progress import Bar, console
@@ -41,7 +43,8 @@ def train(model: GPT2, examples: list[Example], validation: list[Example], setti
           filler: int, seed: int, checkpoints: Path, title: str = "training") -> pd.DataFrame:
     """Train `model` in place and leave it with the weights of its lowest validation loss.
 
-    On CUDA it is compiled, and all batches have one shape: the longest sequence's length, and no smaller last batch.
+    It runs on one device. On CUDA it is compiled, and all batches have one shape: the longest sequence's length, and
+    no smaller last batch.
 
     Args:
         examples, validation: from `make_examples`.
@@ -73,8 +76,8 @@ def train(model: GPT2, examples: list[Example], validation: list[Example], setti
         if compiled:
             compile_for_training(model)
         with mixed(model.device, settings.precision):
-            log.info("%s parameters on %s, attention by %s; %s examples", f"{model.num_parameters():,}", model.device,
-                     model.backend_for(longest, training=True), f"{len(examples):,}")
+            console.print(f"{title}: {model.num_parameters():,} parameters on {_in_words(model.device)}, attention by "
+                          f"{model.backend_for(longest, training=True)}; {len(examples):,} examples")
         if done < settings.steps:  # resumed at its end, Trainer would take one step more
             trainer.train(resume_from_checkpoint=last and str(last))
     end = _state(checkpoints / f"checkpoint-{settings.steps}")
@@ -83,25 +86,35 @@ def train(model: GPT2, examples: list[Example], validation: list[Example], setti
 
 
 def make_examples(rows: Any, layout: Layout) -> list[Example]:
-    """Training sequences from tokenised rows (columns id, article, summary).
+    """Training sequences from tokenised rows (columns id, article, summary), without those that do not fit.
 
     Raises:
-        DataError: a summary does not fit; the message names the row.
+        DataError: none fits.
     """
-    return [_example(row, layout) for row in rows]
-
-
-def _example(row: Record, layout: Layout) -> Example:
-    try:
+    examples: list[Example] = []
+    for row in rows:
         sequence, prompt = layout.example(row["article"], row["summary"])
-        return np.array(sequence, np.int32), prompt  # a ninth of a list's memory
-    except ValueError as error:
-        raise DataError(f"article {row['id']}: {error}; raise tokenizer.max_length or drop the row") from error
+        if layout.fits(sequence):
+            examples.append((np.array(sequence, np.int32), prompt))  # a ninth of a list's memory
+    if not examples:
+        raise DataError(f"no summary fits: tokenizer.max_length {layout.max_length} and generate.max_new_tokens "
+                        f"{layout.new_tokens} are too small for all {len(rows):,}; raise both")
+    if left_out := len(rows) - len(examples):
+        log.warning("%d of %d rows are left out: their summaries do not fit in tokenizer.max_length", left_out,
+                    len(rows))
+    return examples
 
 
 def _compiles() -> bool:
     """On CUDA alone: there it pays, and there the shapes are kept the same."""
     return torch.cuda.is_available()
+
+
+def _in_words(device: torch.device) -> str:
+    """A training uses one device, however many there are."""
+    if device.type != "cuda":
+        return "the CPU"
+    return f"{torch.cuda.get_device_name(device)} ({device}, the only one used of {torch.cuda.device_count()})"
 
 
 def _alike(count: int, most: int) -> int:
@@ -112,7 +125,7 @@ def _alike(count: int, most: int) -> int:
 def _arguments(settings: Train, seed: int, checkpoints: Path, drop_last: bool, evaluated: int | None
                ) -> TrainingArguments:
     every = settings.steps // settings.evaluations
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(checkpoints), seed=seed, data_seed=seed, max_steps=settings.steps,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=evaluated or 4 * settings.batch_size,
@@ -124,6 +137,9 @@ def _arguments(settings: Train, seed: int, checkpoints: Path, drop_last: bool, e
         greater_is_better=False, prediction_loss_only=True, logging_nan_inf_filter=False,
         remove_unused_columns=False, report_to=[], disable_tqdm=True, log_level="error",
         dataloader_pin_memory=torch.cuda.is_available(), dataloader_drop_last=drop_last)
+    if arguments.n_gpu > 1:  # Trainer would give each a batch of its own, through nn.DataParallel
+        arguments._n_gpu = 1
+    return arguments
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:
@@ -212,24 +228,47 @@ def _batch(examples: list[Example], filler: int, article_weight: float, length: 
 class FadingArticle(Trainer):
     """Trainer that learns language from the article first: its weight falls from step to step, linearly to 0.
 
-    Validation counts the summary alone, whatever that weight is.
+    Validation counts the summary alone, whatever that weight is. A loss is a sum over tokens divided by their weight
+    in the whole step or split: a mean of batches' means would depend on how the rows are put into batches.
     """
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[dict[str, Tensor]]:
-        """All of it: what drops a last, smaller batch in training would drop it here, too."""
+        """Keep the last batch in evaluation."""
         dropped, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
         loader = super().get_eval_dataloader(eval_dataset)
         self.args.dataloader_drop_last = dropped
         return loader
 
-    def compute_loss(self, model: GPT2, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any) -> Any:
-        left = 1 - self.state.global_step / self.state.max_steps if model.training else 0.0
-        positions = torch.arange(inputs["input_ids"].shape[1], device=inputs["input_ids"].device)
-        in_prompt = positions < inputs.pop("prompt")[:, None]
-        weights = inputs["weights"] * torch.where(in_prompt, left, 1.0)
-        labels = inputs["labels"].masked_fill(weights == 0, IGNORED)
-        outputs = model(input_ids=inputs["input_ids"], labels=labels, weights=weights)
+    def get_batch_samples(self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
+                          ) -> tuple[list[dict[str, Tensor]], Any]:
+        """The batches of one step, and the weight of all their tokens."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return batches, sum(self._weights(batch, training=True)[:, 1:].sum() for batch in batches)
+
+    def compute_loss(self, model: GPT2, inputs: dict[str, Tensor], return_outputs: bool = False,
+                     num_items_in_batch: Tensor | float | None = None) -> Any:
+        weights = self._weights(inputs, model.training)
+        outputs = model(input_ids=inputs["input_ids"], labels=inputs["labels"].masked_fill(weights == 0, IGNORED),
+                        weights=weights, total=num_items_in_batch)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def evaluation_loop(self, dataloader: DataLoader[dict[str, Tensor]], *_: Any, metric_key_prefix: str = "eval",
+                        **rest: Any) -> EvalLoopOutput:
+        """The loss over the whole split, in nats a token."""
+        self.model.eval()
+        loss, tokens = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for batch in dataloader:
+                loss += self.compute_loss(self.model, batch, num_items_in_batch=1)
+                tokens += self._weights(batch, training=False)[:, 1:].sum()
+        metrics = {f"{metric_key_prefix}_loss": (loss / tokens).item()}
+        return EvalLoopOutput(None, None, metrics, len(self.eval_dataset))
+
+    def _weights(self, inputs: dict[str, Tensor], training: bool) -> Tensor:
+        """Each label's weight [batch, length] at this step."""
+        left = 1 - self.state.global_step / self.state.max_steps if training else 0.0
+        positions = torch.arange(inputs["input_ids"].shape[1], device=inputs["input_ids"].device)
+        return inputs["weights"] * torch.where(positions < inputs["prompt"][:, None], left, 1.0)
 
 
 class Progress(TrainerCallback):

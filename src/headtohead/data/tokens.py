@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow.compute
 from tokenizers import Encoding
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from headtohead.data.inputs import identity
+from headtohead.data.layout import Layout
 from headtohead.data.records import DataError, Record, read_jsonl, write_jsonl
 from headtohead.data.tokenizer import encode, separator_ids
 
@@ -24,7 +26,7 @@ COLUMNS = datasets.Features({
     "summary": datasets.List(datasets.Value("int32")), "reference": datasets.Value("string")})
 
 
-def tokenize_splits(tokenizer: PreTrainedTokenizerBase, subset: Path, max_length: int, out: Path = TOKENS,
+def tokenize_splits(tokenizer: PreTrainedTokenizerBase, subset: Path, out: Path = TOKENS,
                     on_done: Callable[[int], object] = lambda count: None) -> None:
     """Tokenise every split of the folder `subset` into `out`, beside the tokenizer itself.
 
@@ -34,17 +36,30 @@ def tokenize_splits(tokenizer: PreTrainedTokenizerBase, subset: Path, max_length
 
     Args:
         on_done: told how many more articles are done, after each chunk.
-
-    Raises:
-        DataError: summaries that `max_length` has no room for, even with an empty article; says what would have.
     """
     for file in sorted(subset.glob("*.jsonl")):
         _save(_tokenized(tokenizer, _chunks(read_jsonl(file))), out / file.stem, on_done)
-        room = max_length - len(separator_ids(tokenizer)) - 1
-        _check_room(datasets.load_from_disk(out / file.stem), room, max_length, file)
     write_jsonl(out / "facts.jsonl", (row for file in sorted(subset.glob("test*.jsonl"))
                                       for row in _facts(tokenizer, file)))
     tokenizer.save_pretrained(out / "tokenizer")
+
+
+def lengths(split: str, layout: Layout, folder: Path = TOKENS) -> dict[str, str | int]:
+    """How many articles of a split there are, and how they fit into `layout`.
+
+    Returns:
+        "split", "articles"; "longest article" and "longest summary", in tokens; "cut", how many articles are longer
+        than their room; "too long", how many summaries go on beyond `max_length`: training and validation leave
+        such rows out, and the loss on a test reference is that of its beginning.
+    """
+    columns = datasets.load_from_disk(folder / split).data
+    article, summary = (pyarrow.compute.list_value_length(columns[side]).to_numpy() for side in ("article", "summary"))
+    assert layout.room is not None
+    assert layout.max_length is not None
+    whole = np.minimum(article, layout.room) + len(layout.separator) + summary + 1
+    return {"split": split, "articles": len(article), "longest article": int(article.max()),
+            "cut": int((article > layout.room).sum()), "longest summary": int(summary.max()),
+            "too long": int((whole > layout.max_length).sum())}
 
 
 def load_split(split: str) -> datasets.Dataset:
@@ -110,16 +125,6 @@ def _save(batches: Iterable[pyarrow.RecordBatch], folder: Path, on_done: Callabl
                 writer.write_batch(batch)
                 on_done(len(batch))
         datasets.Dataset.from_file(stream.name).save_to_disk(folder)
-
-
-def _check_room(split: datasets.Dataset, room: int, max_length: int, file: Path) -> None:
-    """Summaries are never cut: find out before any training that some do not fit."""
-    lengths = pyarrow.compute.list_value_length(split.data["summary"]).to_numpy()
-    if (lengths > room).any():
-        longest = int(lengths.argmax())
-        raise DataError(f"{file}: {(lengths > room).sum():,} of {len(lengths):,} summaries do not fit in "
-                        f"tokenizer.max_length {max_length}; the longest, of article {split[longest]['id']}, needs "
-                        f"at least {max_length - room + lengths[longest]}, and more to leave room for the article")
 
 
 def _facts(tokenizer: PreTrainedTokenizerBase, file: Path) -> Iterator[Record]:

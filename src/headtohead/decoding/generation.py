@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from headtohead.data.prompts import collate, pad_left
+from headtohead.data.batches import collate, pad_left
 from headtohead.decoding.engine import Engine
 from headtohead.decoding.search import generate
 from headtohead.model import GPT2

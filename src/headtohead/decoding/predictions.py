@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from headtohead.data.prompts import Layout
+from headtohead.data.layout import Layout
 from headtohead.data.records import Record
 from headtohead.data.tokenizer import separator_ids
 from headtohead.decoding.engine import Engine
@@ -27,13 +27,19 @@ def predict(model: GPT2, tokenizer: PreTrainedTokenizerBase, rows: Any, settings
         title: of the progress bar.
 
     Returns:
-        {"id", "summary", "reference", "loss" (nats a token of the reference), "tokens" (of the reference),
-        "cut" (tokens of the article that did not fit)} for each.
+        {"id", "summary", "reference", "loss" (nats a token of the reference), "tokens" (of the reference, those that
+        the loss is of: a very long one goes on beyond `max_length`), "cut" (tokens of the article that did not
+        fit)} for each.
     """
     limits = [limit for limit in (max_length, model.length_limit) if limit is not None]
-    layout = Layout(separator_ids(tokenizer), tokenizer.eos_token_id, min(limits, default=None))
-    prompts = [layout.prompt(row["article"], reserve=settings.max_new_tokens) for row in rows]
+    layout = Layout(separator_ids(tokenizer), tokenizer.eos_token_id, min(limits, default=None),
+                    settings.max_new_tokens)
+    prompts = [layout.prompt(row["article"]) for row in rows]
     examples = [layout.example(row["article"], row["summary"]) for row in rows]
+    if longer := sum(not layout.fits(sequence) for sequence, _ in examples):
+        log.warning("%s: %d references are longer than max_length leaves room for; the loss is of their beginning",
+                    title, longer)
+    examples = [(sequence[:layout.max_length], prompt) for sequence, prompt in examples]
     engine, longest = Engine(model), max(map(len, prompts))
     log.info("%s: %d articles of %d to %d tokens, attention by %s, then %s", title, len(prompts),
              min(map(len, prompts)), longest, engine.backend_for(longest, padded=len(prompts) > 1), engine.decoder)

@@ -1,6 +1,4 @@
-"""Article, separator, summary, end-of-text in one causal sequence; what does not fit is cut from the article's end."""
-
-from dataclasses import dataclass
+"""Sequences of different lengths in one batch, for training and for generation."""
 
 import numpy as np
 import torch
@@ -10,45 +8,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 IGNORED = -100  # a label that never counts
 Tokens = list[int] | NDArray[np.int32]
-Example = tuple[Tokens, int]  # a training sequence and how many of its tokens are prompt
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The tokens around article and summary, and the room there is.
-
-    Args:
-        separator: token ids between article and summary.
-        end: the end-of-text token's id.
-        max_length: tokens of the whole sequence; None sets no limit.
-    """
-
-    separator: list[int]
-    end: int
-    max_length: int | None
-
-    def prompt(self, article: list[int], reserve: int) -> list[int]:
-        """Article and separator, leaving room for `reserve` tokens after them.
-
-        Raises:
-            ValueError: separator and reserve alone are longer than `max_length`.
-        """
-        if self.max_length is None:
-            return article + self.separator
-        room = self.max_length - len(self.separator) - reserve
-        if room < 0:
-            raise ValueError(f"{len(self.separator)} separator and {reserve} summary tokens are more than "
-                             f"the {self.max_length} there is room for")
-        return article[:room] + self.separator
-
-    def example(self, article: list[int], summary: list[int]) -> tuple[list[int], int]:
-        """A training sequence and how many of its tokens are prompt.
-
-        Raises:
-            ValueError: separator, summary and end-of-text alone are longer than `max_length`.
-        """
-        prompt = self.prompt(article, reserve=len(summary) + 1)
-        return prompt + summary + [self.end], len(prompt)
+Example = tuple[Tokens, int]  # a sequence and how many of its tokens are prompt
 
 
 def pad_right(sequences: list[Tokens], filler: int) -> Tensor:
