@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import VARIANTS, compiles
+from conftest import VARIANTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -200,8 +200,8 @@ def test_a_named_backend_is_used_or_refused():
         choose(job, "eager")
     with pytest.raises(BackendError, match=r"in torch\.float32 on meta: sdpa takes no float32 on meta"):
         choose(replace(job, device=torch.device("meta")))
-    assert choose(job, "flex").backend.name == "flex"
-    assert choose(job, "flex").why == "asked for by name"
+    assert choose(job, "reference").backend.name == "reference"
+    assert choose(job, "reference").why == "asked for by name"
 
 
 @pytest.mark.parametrize(("backend", "changes", "message"), [
@@ -209,7 +209,8 @@ def test_a_named_backend_is_used_or_refused():
     ("flash-attn", {"dtype": torch.float32}, "takes no float32 on cuda"),
     ("flash-attn", {"device": CPU}, "takes no bfloat16 on cpu"),
     ("flash-attn", {"head_dim": 257}, "takes head dimensions from 1 to 256, not 257"),
-    ("flex", {"device": CPU, "backward": True}, "has no gradients on cpu"),
+    ("flex", {"device": CPU}, "takes no bfloat16 on cpu"),
+    ("flex", {"device": CPU, "dtype": torch.float32}, "takes no float32 on cpu"),  # it computed garbage on AVX2
     ("flex", {"head_dim": 8}, "takes head dimensions from 16 to 256, not 8"),
     ("flex", {"dtype": torch.float64}, "takes no float64 on cuda"),
     ("sdpa", {"dtype": torch.float64}, "takes no float64 on cuda"),
@@ -227,7 +228,7 @@ def test_a_capability_refuses_each_thing_that_it_lacks(monkeypatch):
     lacking = {"kernels": (frozenset({"eager"}), "kernel of the kind 'flash'"), "dtypes": ({}, "no float16 on cuda"),
                "backward": (frozenset({"cpu"}), "no gradients on cuda"), "alibi": (False, "no ALiBi"),
                "patterns": (frozenset({"full"}), "no pattern 'window'"), "padding": (False, "no padding on the left"),
-               "cache": (False, "no fewer queries than keys"), "head_dims": (range(1, 9), "from 1 to 8, not 64"),
+               "cache": (False, "no fewer queries than keys"), "head_dims": ((8, 16), "dimensions 8, 16, not 64"),
                "lengths": (range(1, 9), "from 1 to 8 keys, not 9"), "compute": (9, "for compute capability 9, not 8"),
                "package": (("no_such_package", "get it"), "is not installed: get it")}
     assert able.unsupported(job) is None
@@ -365,33 +366,6 @@ def test_flash_attn_is_handed_what_the_variant_means(stand_in, spec):
         torch.testing.assert_close(out * mask, expected * mask, atol=2e-5, rtol=1e-4)
 
     check()
-
-
-@compiles
-@pytest.mark.parametrize(("name", "queries", "keys", "padding"), [
-    ("flash_sparse", 37, 37, None),
-    ("flash", 1, 150, None),
-    ("alibi_window", 130, 130, [0, 5, 129]),
-    ("flash_alibi", 3, 40, [0, 38, 39]),
-])
-def test_flex_computes_every_variant(name, queries, keys, padding):
-    q, k, v = tensors(3, 3, queries, keys, dim=16)
-    left = None if padding is None else torch.tensor(padding)
-    expected = attend(q, k, v, VARIANTS[name], "reference", left_padding=left, scale=0.4)
-    out = attend(q, k, v, VARIANTS[name], "flex", left_padding=left, scale=0.4)
-    torch.testing.assert_close(out, expected, atol=2e-6, rtol=1e-5)  # a padding query sees itself in both
-
-
-@compiles
-def test_flex_compiles_for_a_shape_once_and_never_beyond_its_limit(monkeypatch):
-    spec, lengths = VARIANTS["flash_sparse"], (21, 22)
-    attend(*tensors(1, 2, lengths[0], lengths[0], dim=16), spec, "flex")
-    monkeypatch.setattr(flex, "SHAPES", 1)
-    with torch.profiler.profile() as profile:
-        attend(*tensors(1, 2, lengths[0], lengths[0], dim=16), spec, "flex")
-    assert not any(event.key in ("aten::_softmax", "aten::bmm") for event in profile.key_averages())
-    with pytest.raises(BackendError, match=r"compiled for 1 shapes .* q \(1, 2, 22, 16\), .* take fewer lengths"):
-        attend(*tensors(1, 2, lengths[1], lengths[1], dim=16), spec, "flex")
 
 
 def test_flex_builds_a_block_mask_once_for_each_pair_of_lengths():

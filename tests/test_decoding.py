@@ -1,5 +1,9 @@
 """The inference engine against transformers' own `generate`, token for token, and its cache against arithmetic."""
 
+import logging
+import sys
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import VARIANTS, VOCABULARY, random_ids, tiny
@@ -7,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LogitsProcessor, LogitsProcessorList, NoRepeatNGramLogitsProcessor
 
+from headtohead.attention.capability import BackendError, Job
 from headtohead.decoding.cache import Cache
+from headtohead.decoding.decoders import choose_decoder
 from headtohead.decoding.engine import Engine, rounded
 from headtohead.decoding.search import generate, without_repeats
 
@@ -86,6 +92,44 @@ def test_one_engine_serves_changing_shapes():
     engine.release()
 
 
+@pytest.mark.parametrize("backend", ["sdpa", "reference"])
+def test_a_named_backend_decodes(backend):
+    model, ids = tiny(VARIANTS["flash_sparse"]), random_ids(2, 9, seed=4)
+    expected = generate(Engine(model), ids, max_new_tokens=8)
+    model.config.attention_backend = backend
+    engine = Engine(model)
+    assert engine.decoder == backend
+    assert torch.equal(generate(engine, ids, max_new_tokens=8), expected)
+
+
+ON_CUDA = Job(VARIANTS["flash"], torch.device("cuda"), torch.bfloat16, head_dim=64, queries=1, keys=2, padded=True)
+
+
+@pytest.mark.parametrize(("backend", "changes", "message"), [
+    ("flash-attn", {}, "flash-attn is not installed"),
+    ("flash-attn", {"dtype": torch.float32}, "flash-attn takes no float32 on cuda"),
+    ("flex", {"head_dim": 8}, "flex takes head dimensions from 16 to 256, not 8"),
+    ("flex", {"device": torch.device("cpu")}, "flex takes no bfloat16 on cpu"),
+    ("cudnn", {}, "cudnn has no kernel for decoding"),
+])
+def test_a_named_backend_that_cannot_decode_is_refused_and_never_replaced(monkeypatch, backend, changes, message):
+    monkeypatch.setitem(sys.modules, "flash_attn", None)  # as where it is not installed
+    with pytest.raises(BackendError, match=message):
+        choose_decoder(replace(ON_CUDA, **changes), 4, backend)
+
+
+def test_what_decodes_is_logged_with_the_reason(caplog):
+    caplog.set_level(logging.INFO)
+    assert choose_decoder(replace(ON_CUDA, head_dim=24), 4).name == "sdpa"  # our kernel wants powers of two
+    [record] = caplog.records
+    assert "by sdpa: the best that can do it here; one-query takes head dimensions 16, 32" in record.getMessage()
+
+
+@pytest.mark.parametrize("backend", [None, "flash-attn", "flex", "sdpa"])
+def test_standard_decodes_eagerly_whatever_runs_fused_kernels(backend):
+    assert choose_decoder(replace(ON_CUDA, spec=VARIANTS["standard"]), 4, backend).name == "eager"
+
+
 def test_another_activation_is_refused():
     model = tiny(VARIANTS["flash"])
     model.config.activation_function = "relu"
@@ -96,8 +140,8 @@ def test_another_activation_is_refused():
 @given(length=st.integers(1, 40), window=st.integers(1, 20), prompt=st.integers(1, 39), steps=st.integers(0, 12))
 @settings(deadline=None, max_examples=60)
 def test_a_window_keeps_the_keys_it_can_see_and_no_others(length, window, prompt, steps):
-    prompt, spec = min(prompt, length), VARIANTS["flash_sparse"].model_copy(update={"window": window})
-    cache = Cache(spec, layers=1, rows=1, heads=1, length=length, head_dim=1, device=torch.device("cpu"),
+    prompt = min(prompt, length)
+    cache = Cache(window, layers=1, rows=1, heads=1, length=length, head_dim=1, device=torch.device("cpu"),
                   dtype=torch.float32)
     assert cache.slots == min(length, window)
     position = torch.arange(prompt, dtype=torch.float32).view(1, 1, prompt, 1)

@@ -7,7 +7,8 @@ from test_decoding import by_transformers, padded_prompts
 
 from headtohead.attention.capability import Job
 from headtohead.attention.masks import bias_at
-from headtohead.decoding.cache import Cache, FlashAttn, OneQuery, choose_decoder
+from headtohead.decoding.cache import Cache
+from headtohead.decoding.decoders import DECODERS, choose_decoder
 from headtohead.decoding.engine import Engine
 from headtohead.decoding.generation import write_summaries
 from headtohead.decoding.search import generate
@@ -91,17 +92,18 @@ def test_bfloat16_errs_at_most_twice_as_much_as_transformers_own(name, library, 
 
 @pytest.mark.parametrize("name", ["flash", "flash_alibi", "flash_sparse", "alibi_window"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("decoder", [OneQuery, FlashAttn, None])
+@pytest.mark.parametrize("decoder", ["one-query", "flash-attn", "flex", "sdpa"])
 def test_one_query_against_spelled_out_attention(name, dtype, decoder):
-    """Random caches up to thousands of keys, with and without padding; None is what a request for sdpa gets."""
+    """Random caches up to thousands of keys, with and without padding."""
     spec, heads, dim = VARIANTS[name], 3, 64
-    job = Job(spec, CUDA, dtype, dim, 1, 2, padded=True)
-    if decoder and (reason := decoder.capability.unsupported(job)):
+    capability, make = DECODERS[decoder]
+    if reason := capability.unsupported(Job(spec, CUDA, dtype, dim, 1, 2, padded=True)):
         pytest.skip(reason)
-    chosen = decoder(spec, heads) if decoder else choose_decoder(job, heads, "sdpa")
+    chosen = make(spec, heads)
     for rows, length, now in ((1, 5000, 4321), (3, 700, 0), (3, 700, 699), (2, 300, 31)):
         for left in (None, torch.randint(0, now + 1, (rows,), device=CUDA)):
-            cache = Cache(spec, layers=1, rows=rows, heads=heads, length=length, head_dim=dim, device=CUDA, dtype=dtype)
+            cache = Cache(spec.reach if chosen.ring else None, layers=1, rows=rows, heads=heads, length=length,
+                          head_dim=dim, device=CUDA, dtype=dtype)
             cache.storage.normal_()
             qkv, at = torch.randn(rows, 3, heads, dim, device=CUDA, dtype=dtype), torch.tensor([now], device=CUDA)
             before = cache.storage.clone()

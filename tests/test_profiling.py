@@ -257,6 +257,7 @@ def test_profile_gives_the_contracts_keys_and_every_pass(profiled):
     assert [row["new_tokens"] for row in timings] == [0, 4, 1, 0, 0, 0, 0, 0, 0]
     assert {row["work"] for row in timings if row.get("backend") == "sdpa"} == {
         "forward", "attention", "train_step"}
+    assert [row["backend"] for row in timings if row["work"] == "generate"] == ["sdpa, then sdpa"]
     assert yardstick["work"] == "yardstick"
     assert yardstick["repeats"] >= 2 * SETTINGS.min_repeats  # before and after
     assert len(said) == passes_of(SETTINGS, LENGTH, LENGTH)

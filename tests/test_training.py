@@ -307,8 +307,12 @@ def test_the_validation_loss_does_not_depend_on_the_batch_size(tmp_path):
 
 def test_a_training_uses_one_device_of_several(tmp_path, monkeypatch):
     """Trainer would wrap the model in nn.DataParallel and double the batch."""
+    set_up = training.TrainingArguments._setup_devices.func
+
     def two_devices(arguments):
-        vars(arguments).setdefault("_n_gpu", 2)
+        if not hasattr(arguments, "distributed_state"):
+            set_up(arguments)
+            arguments._n_gpu = 2
         return torch.device("cpu")
 
     monkeypatch.setattr(training.TrainingArguments, "_setup_devices", property(two_devices))

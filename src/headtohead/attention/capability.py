@@ -57,7 +57,7 @@ class Capability:
     alibi: bool = True
     padding: bool = True
     cache: bool = True
-    head_dims: range | None = None
+    head_dims: range | tuple[int, ...] | None = None
     lengths: range | None = None
     compute: int | None = None
     package: tuple[str, str] | None = None
@@ -83,14 +83,19 @@ class Capability:
         if job.backward and device not in self.backward:
             yield f"has no gradients on {device}"
         if self.head_dims is not None and job.head_dim not in self.head_dims:
-            step = f" in steps of {self.head_dims.step}" if self.head_dims.step > 1 else ""
-            yield f"takes head dimensions from {self.head_dims[0]} to {self.head_dims[-1]}{step}, not {job.head_dim}"
+            yield f"takes head dimensions {_in_words(self.head_dims)}, not {job.head_dim}"
         if self.lengths is not None and job.keys not in self.lengths:
             yield f"takes from {self.lengths[0]:,} to {self.lengths[-1]:,} keys, not {job.keys:,}"
         if self.compute is not None and device == "cuda" and self.compute != (major := _compute(job.device)):
             yield f"is for compute capability {self.compute}, not {major}"
         if self.package is not None and find_spec(self.package[0]) is None:
             yield f"is not installed: {self.package[1]}"
+
+
+def _in_words(numbers: range | tuple[int, ...]) -> str:
+    if isinstance(numbers, tuple):
+        return ", ".join(map(str, numbers))
+    return f"from {numbers[0]} to {numbers[-1]}" + (f" in steps of {numbers.step}" if numbers.step > 1 else "")
 
 
 def _compute(device: torch.device) -> int:

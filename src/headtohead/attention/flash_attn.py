@@ -49,12 +49,16 @@ def _segments(padding: Tensor, length: int) -> Tensor:
 
 
 def run(q: Tensor, k: Tensor, v: Tensor, spec: AttentionSpec, prepared: Prepared, scale: float) -> Tensor:
-    reach = spec.reach
     options = {"softmax_scale": scale, "causal": True, "alibi_slopes": prepared.slopes,
-               "window_size": (-1, -1) if reach is None else (reach - 1, 0)}  # it counts the keys before the query
+               "window_size": window_size(spec)}
     rows = [tensor.transpose(1, 2) for tensor in (q, k, v)]  # [batch, length, heads, head_dim]
     if prepared.segments is None:
         return prepared.package.flash_attn_func(*rows, **options).transpose(1, 2)
     flat = [tensor.flatten(0, 1) for tensor in rows]
     out = prepared.package.flash_attn_varlen_func(*flat, *prepared.segments, q.shape[2], k.shape[2], **options)
     return out.unflatten(0, (q.shape[0], q.shape[2])).transpose(1, 2)
+
+
+def window_size(spec: AttentionSpec) -> tuple[int, int]:
+    """As flash-attn has it: how many keys before and after the query are seen, -1 for all of them."""
+    return (-1, -1) if spec.reach is None else (spec.reach - 1, 0)

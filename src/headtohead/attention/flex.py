@@ -17,8 +17,9 @@ from headtohead.attention.spec import AttentionSpec
 
 name = "flex"
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
-capability = Capability(kernels=frozenset({"flash"}), dtypes={"cpu": FLOATS, "cuda": FLOATS},
-                        backward=frozenset({"cuda"}), head_dims=range(16, 257))
+# Not for the CPU: compiled for less than AVX-512, PyTorch 2.13's kernel computes garbage over some numbers of keys.
+capability = Capability(kernels=frozenset({"flash"}), dtypes={"cuda": FLOATS}, backward=frozenset({"cuda"}),
+                        head_dims=range(16, 257))
 SHAPES = 64  # it compiles for every shape, seconds each; more than so many is a mistake, not a plan
 IEEE: Any = {"FLOAT32_PRECISION": "'ieee'"}  # true float32 where q is, whatever matrix products elsewhere may do
 Mod = Callable[..., Tensor]
@@ -77,9 +78,18 @@ def _bias(spec: AttentionSpec, heads: int, offset: int, device: torch.device) ->
 def run(q: Tensor, k: Tensor, v: Tensor, spec: AttentionSpec, prepared: Prepared, scale: float) -> Tensor:
     if torch.compiler.is_compiling():  # it becomes part of the caller's graph
         return _attention(q, k, v, prepared.blocks, prepared.bias, scale)
+    return _run(_attention, q, k, v, prepared.blocks, prepared.bias, scale)
+
+
+def run_biased(q: Tensor, k: Tensor, v: Tensor, spec: AttentionSpec, bias: Tensor, scale: float) -> Tensor:
+    """As decoding needs it: over all keys, with a dense bias [batch or 1, heads or 1, queries, keys] and no mask."""
+    return _run(_biased, q, k, v, bias.expand(*q.shape[:3], k.shape[2]), scale)
+
+
+def _run(attention: Mod, q: Tensor, k: Tensor, *rest: Any) -> Tensor:
     try:
         with torch._dynamo.config.patch(recompile_limit=SHAPES):
-            return _compiled()(q, k, v, prepared.blocks, prepared.bias, scale)
+            return _compiled(attention)(q, k, *rest)
     except FailOnRecompileLimitHit as error:
         raise BackendError(f"flex has been compiled for {SHAPES} shapes in this process, its limit, and q "
                            f"{tuple(q.shape)}, k {tuple(k.shape)} is one more; take fewer lengths and batch sizes, or "
@@ -87,10 +97,17 @@ def run(q: Tensor, k: Tensor, v: Tensor, spec: AttentionSpec, prepared: Prepared
 
 
 @cache
-def _compiled() -> Mod:
+def _compiled(attention: Mod) -> Mod:
     """With fullgraph=True a shape too many is an error; without it, it would be computed densely, after a warning."""
-    return torch.compile(_attention, dynamic=False, fullgraph=True)
+    return torch.compile(attention, dynamic=False, fullgraph=True)
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, blocks: BlockMask, bias: Mod | None, scale: float) -> Tensor:
     return flex_attention(q, k, v, score_mod=bias, block_mask=blocks, scale=scale, kernel_options=IEEE)
+
+
+def _biased(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor:
+    def add(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return score + bias[batch, head, query, key]
+
+    return flex_attention(q, k, v, score_mod=add, scale=scale, kernel_options=IEEE)

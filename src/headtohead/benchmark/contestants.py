@@ -18,7 +18,7 @@ from headtohead.attention.dispatch import Job, choose
 from headtohead.attention.patterns import PATTERNS
 from headtohead.attention.spec import AttentionSpec
 from headtohead.benchmark.plan import OURS, Plan, Point, Task, tasks
-from headtohead.decoding.engine import Engine, rounded
+from headtohead.decoding.engine import Engine
 from headtohead.decoding.search import generate
 from headtohead.model import GPT2, compile_for_training, from_scratch, mixed
 from headtohead.params import Model
@@ -90,15 +90,9 @@ def _by_engine(model: GPT2, ids: Tensor, point: Point) -> Ready:
     run = partial(engine.forward, ids) if point.work != "generate" else partial(
         generate, engine, ids, max_new_tokens=point.new_tokens, beams=point.beams,
         no_repeat_ngram=point.no_repeat_ngram)
-    return Ready(run, _backends(engine, point), engine.release)
-
-
-def _backends(engine: Engine, point: Point) -> str:
-    """What computes attention in the prompt's pass; and after it, token by token."""
-    if point.work != "generate":
-        return engine.backend_for(point.length)
-    padded = engine.graphs and rounded(point.length) > point.length
-    return f"{engine.backend_for(point.length, padded)}, then {engine.decoder}"
+    by = (engine.generation_by(point.batch, point.length) if point.work == "generate"
+          else engine.backend_for(point.length))
+    return Ready(run, by, engine.release)
 
 
 def _by_transformers(model: GPT2LMHeadModel, ids: Tensor, point: Point) -> Ready:

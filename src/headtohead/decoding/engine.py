@@ -14,7 +14,8 @@ from torch import Tensor
 
 from headtohead.attention.capability import Job
 from headtohead.attention.dispatch import choose
-from headtohead.decoding.cache import Cache, choose_decoder
+from headtohead.decoding.cache import Cache
+from headtohead.decoding.decoders import choose_decoder
 from headtohead.decoding.graphs import Part, captured
 from headtohead.decoding.network import Network
 from headtohead.model import GPT2
@@ -59,6 +60,12 @@ class Engine:
     def decoder(self) -> str:
         """What computes attention while decoding."""
         return self._decoder.name
+
+    def generation_by(self, batch: int, length: int, padded: bool = False) -> str:
+        """What computes attention in a pass over so many prompts of that length, and then token by token."""
+        if self.graphs:
+            padded, length = padded or (rounded(batch), rounded(length)) != (batch, length), rounded(length)
+        return f"{self.backend_for(length, padded)}, then {self.decoder}"
 
     @torch.inference_mode()
     def forward(self, ids: Tensor) -> Tensor:
@@ -127,8 +134,8 @@ class Engine:
 
     def cache(self, rows: int, length: int) -> Cache:
         """Room for so many rows of so many tokens."""
-        return Cache(self.spec, layers=len(self._network.layers), rows=rows, heads=self._heads, length=length,
-                     head_dim=self._head_dim, device=self.device, dtype=self.dtype)
+        return Cache(self.spec.reach if self._decoder.ring else None, layers=len(self._network.layers), rows=rows,
+                     heads=self._heads, length=length, head_dim=self._head_dim, device=self.device, dtype=self.dtype)
 
     def recording(self, key: Hashable, make: Callable[[], Work]) -> "Recording[Work]":
         """The recorded work of that key; made where there is none yet."""

@@ -41,12 +41,13 @@ def predict(model: GPT2, tokenizer: PreTrainedTokenizerBase, rows: Any, settings
                     title, longer)
     examples = [(sequence[:layout.max_length], prompt) for sequence, prompt in examples]
     engine, longest = Engine(model), max(map(len, prompts))
-    log.info("%s: %d articles of %d to %d tokens, attention by %s, then %s", title, len(prompts),
-             min(map(len, prompts)), longest, engine.backend_for(longest, padded=len(prompts) > 1), engine.decoder)
+    written_by = engine.generation_by(min(len(prompts), settings.batch_size), longest, padded=len(prompts) > 1)
+    log.info("%s: %d articles of %d to %d tokens, attention by %s", title, len(prompts), min(map(len, prompts)),
+             longest, written_by)
     with Bar(title, total=len(prompts)) as bar:
         summaries = write_summaries(engine, tokenizer, prompts, settings, bar.advance)
     engine.release()
     losses = reference_losses(model, examples, tokenizer.pad_token_id, settings.batch_size)
     return [{"id": row["id"], "summary": summary, "reference": row["reference"], "loss": loss, "tokens": tokens,
-             "cut": len(row["article"]) + len(layout.separator) - len(prompt)}
+             "cut": len(row["article"]) + len(layout.separator) - len(prompt), "written_by": written_by}
             for row, prompt, summary, (loss, tokens) in zip(rows, prompts, summaries, losses, strict=True)]

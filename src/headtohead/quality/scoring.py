@@ -20,7 +20,7 @@ def score(rows: Sequence[Row], facts: Sequence[Row], seed: int) -> tuple[dict[st
     Args:
         rows: {"id", "summary", "reference"} and, of a model, {"loss", "tokens"}: mean nats per reference token
             and their number. Rows of further test sets carry their name as "set"; "cut" may say how many tokens
-            of the article the model could not be shown.
+            of the article the model could not be shown, "written_by" what computed its attention.
         facts: {"set", "id", "facts": [{"kind", "value", "distance"}]}; empty where the source knows none.
         seed: of the bootstrap.
 
@@ -28,7 +28,7 @@ def score(rows: Sequence[Row], facts: Sequence[Row], seed: int) -> tuple[dict[st
         Two dictionaries. The flat one: rouge1, rouge2, rougeL, rougeLsum, bleu (0..1), loss where the rows have
         one, fact_recall where facts are known. The details: the same with NAME_low and NAME_high;
         "fact_recall_by_distance" and "fact_recall_by_kind"; "articles", the columns of `measures.measure`;
-        "summary_words"; "scorer"; and "further", details of each further set.
+        "summary_words"; "written_by" if the rows have it; "scorer"; and "further", details of each further set.
 
     Raises:
         ValueError: a row without a needed key, an id twice in one set, or facts of an article that is not there.
@@ -55,6 +55,7 @@ def _score_set(name: str, rows: Sequence[Row], facts: Mapping[str, Any], seed: i
                for key in ("distance", "kind") if found},
             "summary_words": sum(len(row["summary"].split()) for row in rows) / len(rows),
             **({"cut": sum(row["cut"] > 0 for row in rows) / len(rows)} if "cut" in rows[0] else {}),
+            **({"written_by": rows[0]["written_by"]} if "written_by" in rows[0] else {}),
             "articles": articles}
 
 

@@ -13,15 +13,17 @@ TOP_OPERATIONS = 6
 
 
 def backends(results: Results) -> Table:
-    """What ran each variant's forward pass, and its training steps."""
-    rows = [[variant.name, _flow(variant.spec.model_dump()), variant.profile["backend"], _training_backend(variant),
+    """What computed each variant's attention: in a forward pass, when generating, its summaries, in training."""
+    rows = [[variant.name, _flow(variant.spec.model_dump()), variant.profile["backend"], _backend(variant, "generate"),
+             variant.details.get("written_by", NOTHING), _backend(variant, "train_step"),
              *(str(variant.profile[key]) for key in ("device", "dtype", "threads"))]
             for variant in results.variants]
-    return Table(["variant", "attention", "backend", "in training", "device", "dtype", "threads"], rows, words=6)
+    return Table(["variant", "attention", "forward", "generation", "its summaries", "training", "device", "dtype",
+                  "threads"], rows, words=8)
 
 
-def _training_backend(variant: Variant) -> str:
-    return next((timing["backend"] for timing in variant.timings("train_step")), NOTHING)
+def _backend(variant: Variant, work: str) -> str:
+    return next((timing["backend"] for timing in variant.timings(work)), NOTHING)
 
 
 def operations(results: Results) -> Table:
@@ -87,8 +89,17 @@ def settings(results: Results) -> Table:
 
 def inputs(results: Results) -> Table:
     """What became of the rows of each file that articles were read from."""
-    rows = [[f"{value:,}" if isinstance(value, int) else value for value in row.values()] for row in results.inputs]
-    return Table(list(results.inputs[0]), rows, words=2)
+    return _counts(results.inputs, words=2)
+
+
+def lengths(results: Results) -> Table:
+    """How each split fits: longest texts in tokens, articles that are cut, summaries that are too long."""
+    return _counts(results.lengths, words=1)
+
+
+def _counts(rows: list[dict[str, Any]], words: int) -> Table:
+    cells = [[f"{value:,}" if isinstance(value, int) else value for value in row.values()] for row in rows]
+    return Table(list(rows[0]), cells, words)
 
 
 def scorer(results: Results) -> Table:

@@ -57,6 +57,7 @@ class Results:
 
     `baselines` are the rows to hold the variants against: Lead-3 and the untrained model. `articles` are the first of
     the test set. `inputs` say what became of the rows of each file that was read; the bundled source reads none.
+    `lengths` say how each split fits, as `data.tokens.lengths` has it.
     """
 
     params: Params
@@ -65,6 +66,7 @@ class Results:
     machine: dict[str, Any]
     articles: list[dict[str, Any]]
     inputs: list[dict[str, Any]]
+    lengths: list[dict[str, Any]]
 
     @property
     def standard(self) -> Variant:
@@ -79,6 +81,11 @@ class Results:
     def length(self) -> int:
         """The preset's own, in tokens."""
         return self.params.chosen.tokenizer.max_length
+
+    @property
+    def cut(self) -> int:
+        """How many test articles were too long to be shown whole."""
+        return int(next(row["cut"] for row in self.lengths if row["split"] == "test"))
 
     @property
     def has_facts(self) -> bool:
@@ -100,7 +107,7 @@ def read_results(params: Params) -> Results:
     bundled = params.chosen.data.source == "newswire"
     inputs = [] if bundled else _json(Path("data/details/articles.json"))["inputs"]
     return Results(params, read_variants(params, whole=True), _baselines(params.seed),
-                   _json(Path("metrics/machine.json")), articles, inputs)
+                   _json(Path("metrics/machine.json")), articles, inputs, _json(Path("data/details/lengths.json")))
 
 
 def read_variants(params: Params, whole: bool = False) -> list[Variant]:
@@ -136,8 +143,8 @@ def _curve(path: Path) -> list[dict[str, float]]:
         return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(lines)]
 
 
-def _json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(_existing(path).read_text(encoding="utf-8")))
+def _json(path: Path) -> Any:
+    return json.loads(_existing(path).read_text(encoding="utf-8"))
 
 
 def _existing(path: Path) -> Path:
