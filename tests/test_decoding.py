@@ -51,7 +51,7 @@ def by_transformers(model, ids, mask, *, max_new_tokens, beams, no_repeat_ngram,
 @given(batch=st.integers(1, 4), length=st.integers(1, 30), new=st.integers(1, 20), beams=st.integers(1, 4),
        no_repeat=st.integers(0, 3), seed=st.integers(0, 10_000))
 def test_every_variant_writes_what_transformers_writes(name, batch, length, new, beams, no_repeat, seed):
-    model = tiny(VARIANTS[name], seed=seed % 7)
+    model = tiny(VARIANTS[name], seed=seed % 7).double()  # or two beams might tie but for rounding
     ids, mask, padding = padded_prompts(batch, length, seed)
     # A token that such a model likes: some rows end early, some late, some never.
     end = int(model(ids, attention_mask=mask).logits[0, -1].topk(3).indices[seed % 3])
