@@ -11,18 +11,21 @@ from headtohead.data.tokens import load_split, load_tokenizer
 from headtohead.decoding.predictions import predict
 from headtohead.model import best_device
 from headtohead.params import read_params
+from headtohead.quality.language import choose
 from headtohead.quality.lead import lead3
 from headtohead.stage import run
 
+TEST = Path("data/subset/test.jsonl")
 PREDICTIONS = Path("data/predictions")
 
 
 def main() -> None:
     params = read_params()
     preset = params.chosen
-    articles = read_jsonl(Path("data/subset/test.jsonl"))
+    language = choose(preset.score.language, (row["article"] for row in read_jsonl(TEST)))
     write_jsonl(PREDICTIONS / "lead3.jsonl", (
-        {"id": row["id"], "summary": lead3(row["article"]), "reference": row["summary"]} for row in articles))
+        {"id": row["id"], "summary": lead3(row["article"], language), "reference": row["summary"]}
+        for row in read_jsonl(TEST)))
 
     tokenizer, max_length = load_tokenizer(), preset.tokenizer.max_length
     model = build(AttentionSpec(), preset.model, tokenizer, max_length, params.seed).eval()

@@ -92,6 +92,7 @@ def test_what_is_wrong_is_named(tmp_path, change, message):
     ("presets.laptop.profile.new_tokens", 175, "175 leaves no room for an article .* tokenizer.max_length 176"),
     ("presets.laptop.profile.batch_sizes", [], "List should have at least 1 item"),
     ("presets.paper.generate.max_new_tokens", 505, "505 leaves no room for an article"),  # beside a separator in bytes
+    ("presets.laptop.score.language", "german", "unknown language 'german'; there are auto and .* de "),
     ("variants.flash.kernel", "cuda", r"Input should be 'eager' or 'flash' \(is 'cuda'\)"),
     ("variants.flash.kernal", "eager", "pattern 'full' knows no kernal; keys: kernel, positions, pattern"),
     ("variants.flash.pattern", "block", "unknown pattern 'block'; there are full, window"),

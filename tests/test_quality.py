@@ -14,7 +14,8 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from headtohead.quality import facts, lead
 from headtohead.quality.intervals import difference, interval
-from headtohead.quality.metric import SummaryQuality
+from headtohead.quality.measures import BLEU, ROUGE, measure_all
+from headtohead.quality.metric import by_article
 from headtohead.quality.rows import read_predictions
 from headtohead.quality.scoring import score
 
@@ -22,12 +23,11 @@ SUMMARIES = ["Anna Berg opened the schools.\nIt has 120 pupils.", "Nobody came t
 REFERENCES = ["It has 120 pupils.\nAnna Berg opened a school in Oslo.", "Nobody came to Bergen today.", "Rain fell."]
 ROWS = [{"id": str(i), "summary": summary, "reference": reference}
         for i, (summary, reference) in enumerate(zip(SUMMARIES, REFERENCES, strict=True))]
-ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 texts = st.lists(st.text("ab cd.\n", max_size=30), min_size=1, max_size=6)
 
 
-def compute(summaries, references):
-    return SummaryQuality().compute(predictions=summaries, references=references)
+def compute(summaries, references, language="en"):
+    return measure_all([*ROUGE, BLEU], by_article(summaries, references, language))
 
 
 @pytest.mark.parametrize("name", ROUGE)
@@ -40,6 +40,14 @@ def test_rouge_is_the_mean_of_pairs_scored_alone(name):
 def test_bleu_is_the_corpus_bleu_of_sacrebleu():
     expected = sacrebleu.corpus_bleu(SUMMARIES, [REFERENCES]).score / 100
     assert compute(SUMMARIES, REFERENCES)["bleu"] == pytest.approx(expected)
+
+
+def test_english_is_scored_by_the_defaults_of_the_libraries():
+    summary, reference = "Zürich's café: “3.5 naïve voters” voted.", "The cafés in Zürich have 3.5 voters (naïve)."
+    expected = {name: value.fmeasure for name, value in
+                RougeScorer(list(ROUGE), use_stemmer=True).score(reference, summary).items()}
+    bleu = sacrebleu.corpus_bleu([summary], [[reference]]).score / 100
+    assert compute([summary], [reference]) == pytest.approx({**expected, BLEU: bleu}, abs=0, rel=1e-15)
 
 
 def test_newlines_are_kept_or_rougelsum_would_be_rougel():
@@ -69,14 +77,16 @@ def test_identical_texts_score_one():
 
 
 def test_empty_summaries_score_zero():
-    assert set(score([{"id": "a", "summary": "", "reference": "Rain fell."}], [], 0)[0].values()) == {0.0}
+    assert set(score([{"id": "a", "summary": "", "reference": "Rain fell."}], [], 0, "en")[0].values()) == {0.0}
 
 
 @pytest.mark.parametrize(("value", "summary", "found"), [
     ("12", "It took 12 days.", True), ("12", "It took 120 days.", False), ("12", "In all 12.", True),
     ("12", "In all 12,000.", False), ("12", "About 5.12 percent.", False), ("12", "12, not 13", True),
     ("Anna Berg", "Said Anna\nBerg's mother", True), ("Anna Berg", "Anna Bergen", False), ("Oslo", "oslo", False),
-    ("C++", "They use C++ there", True), ("St. Ives", "StX Ives", False)])
+    ("C++", "They use C++ there", True), ("St. Ives", "StX Ives", False),
+    ("北京", "他在北京市。", True), ("Oslo", "他在Oslo举行", True), ("12", "共12人", True), ("12", "共120人", False),
+    ("राम", "रामा आया", False), ("राम", "राम आया", True)])
 def test_a_fact_is_stated_as_words_of_its_own(value, summary, found):
     assert facts.states(summary, value) is found
 
@@ -92,7 +102,7 @@ def test_fact_recall_by_hand():
                                                   {"kind": "number", "value": "12", "distance": 40}]},
              {"set": "test", "id": "1", "facts": [{"kind": "city", "value": "Oslo", "distance": 10}]},
              {"set": "test", "id": "2", "facts": [{"kind": "city", "value": "Rome", "distance": 70}]}]
-    flat, details = score(ROWS, known, 0)
+    flat, details = score(ROWS, known, 0, "en")
     by_distance = {row["distance"]: (row["facts"], row["fact_recall"]) for row in details["fact_recall_by_distance"]}
     by_kind = {row["kind"]: row["fact_recall"] for row in details["fact_recall_by_kind"]}
     assert flat["fact_recall"] == 0.5
@@ -104,15 +114,15 @@ def test_fact_recall_by_hand():
 def test_loss_is_weighted_by_tokens_and_left_out_where_there_is_none():
     losses = [{**row, "loss": loss, "tokens": tokens}
               for row, loss, tokens in zip(ROWS, (1.0, 2.0, 4.0), (10, 30, 0), strict=True)]
-    assert score(losses, [], 0)[0]["loss"] == pytest.approx(1.75)
-    assert "loss" not in score(ROWS, [], 0)[0]
+    assert score(losses, [], 0, "en")[0]["loss"] == pytest.approx(1.75)
+    assert "loss" not in score(ROWS, [], 0, "en")[0]
 
 
 def test_further_sets_are_scored_apart():
     rows = [*ROWS, {**ROWS[0], "set": "test-2x", "loss": 3.0, "tokens": 4}]
     known = [{"set": "test-2x", "id": "0", "facts": [{"kind": "number", "value": "120", "distance": 600}]}]
-    flat, details = score(rows, known, 0)
-    assert flat == score(ROWS, [], 0)[0]
+    flat, details = score(rows, known, 0, "en")
+    assert flat == score(ROWS, [], 0, "en")[0]
     assert (details["further"]["test-2x"]["loss"], details["further"]["test-2x"]["fact_recall"]) == (3.0, 1.0)
 
 
@@ -123,7 +133,7 @@ def test_further_sets_are_scored_apart():
     (ROWS, [{"set": "test", "id": "zzz", "facts": []}], "facts of 'zzz'")])
 def test_wrong_rows_are_named(rows, known, message):
     with pytest.raises(ValueError, match=message):
-        score(rows, known, 0)
+        score(rows, known, 0, "en")
 
 
 def test_predictions_must_be_of_the_articles(tmp_path):
@@ -165,8 +175,8 @@ def test_pairing_needs_the_same_articles():
 
 
 def test_intervals_hold_their_number_and_repeat():
-    flat, details = score(ROWS, [], 7)
-    assert details == score(ROWS, [], 7)[1]
+    flat, details = score(ROWS, [], 7, "en")
+    assert details == score(ROWS, [], 7, "en")[1]
     assert all(details[f"{name}_low"] <= flat[name] <= details[f"{name}_high"] for name in flat)
     assert not any(map(math.isnan, flat.values()))
 
@@ -181,7 +191,7 @@ def test_intervals_hold_their_number_and_repeat():
     ("He said \u201cNo.\u201d She left.", ["He said \u201cNo.\u201d", "She left."]),
     ("No stop at all", ["No stop at all"]), ("", [])])
 def test_lead3_is_the_first_three_sentences(article, sentences):
-    assert lead.lead3(article).split("\n") == (sentences or [""])
+    assert lead.lead3(article, "en").split("\n") == (sentences or [""])
 
 
 def test_scoring_loads_no_torch():

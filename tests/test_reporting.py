@@ -19,6 +19,7 @@ from headtohead import reporting
 from headtohead.data.records import DataError
 from headtohead.params import read_params
 from headtohead.quality.lead import lead3
+from headtohead.quality.rows import read_predictions
 from headtohead.quality.scoring import score
 from headtohead.reporting.figures import COLOURS, MARKERS
 from headtohead.reporting.page import escape, to_html
@@ -112,7 +113,7 @@ def make_variant(root, name, skill, ms, sets, seed):
     rng = np.random.default_rng(seed)
     rows = [row | {"written_by": "flex, then ours"} for row in predict(sets["test"][0], skill, rng)]
     longer = [{"set": "test-2x", **row} for row in predict(sets["test-2x"][0], skill * 0.8, rng)]
-    quality, details = score([*rows, *longer], [fact for _, facts in sets.values() for fact in facts], 13)
+    quality, details = score([*rows, *longer], [fact for _, facts in sets.values() for fact in facts], 13, "en")
     flat, profile = efficiency(name, ms)
     write(root / f"data/predictions/{name}.jsonl", rows)
     write(root / f"metrics/variants/{name}/quality.json", quality)
@@ -132,7 +133,8 @@ def make_results(root):
     write(root / "data/tokens/facts.jsonl", [fact for _, facts in sets.values() for fact in facts])
     write(root / "data/predictions/untrained.jsonl", predict(sets["test"][0], SKILL["untrained"], rng))
     write(root / "data/predictions/lead3.jsonl", [
-        {"id": row["id"], "summary": lead3(row["article"]), "reference": row["summary"]} for row in sets["test"][0]])
+        {"id": row["id"], "summary": lead3(row["article"], "en"), "reference": row["summary"]}
+        for row in sets["test"][0]])
     write(root / "data/details/lengths.json", json.dumps([
         {"split": split, "articles": ARTICLES, "longest article": 222, "cut": 7, "longest summary": 44, "too long": 1}
         for split in ("test", "train", "validation")]))
@@ -359,6 +361,29 @@ def test_a_fact_is_marked_where_it_stands_as_a_word(tmp_path):
     page = to_html(escape(marked), tmp_path)
     assert page.count("<strong>") == 3
     assert "In 2012, <strong>12</strong> of Mr. <strong>St. John</strong>'s 120 (<strong>12</strong>)." in page
+
+
+def test_facts_and_words_are_marked_in_scripts_without_spaces():
+    assert [part for part, strong in facts_marked("他在北京市，北京。", ["北京"]).parts if strong] == ["北京"] * 2
+    marked = changes_marked("他昨天在北京。 Oslo", "他今天在北京。 Oslo")
+    assert (marked, [part for part, strong in marked.parts if strong]) == ("他昨天在北京。 Oslo", ["昨"])
+
+
+def test_a_number_within_another_is_not_marked():
+    assert [part for part, strong in facts_marked("It fell 12.5 by 12.", ["12"]).parts if strong] == ["12"]
+
+
+def test_all_systems_are_scored_in_one_language_which_the_report_names(run, params):
+    reporting.build(params)
+    assert "scored as" not in Path("report/report.md").read_text(encoding="utf-8")
+    for name in SPEED:
+        edit(Path(f"data/details/{name}/quality.json"), lambda details: details["scorer"].update(language="ru"))
+    rows = [row | {"summary": "Мэр открыл мост.", "reference": "Мэр открыл мост."}
+            for row in read_predictions(Path("data/predictions/lead3.jsonl"))]
+    write(run / "data/predictions/lead3.jsonl", rows)
+    assert read_results(params).baselines[0].quality["rouge1"] == pytest.approx(1)
+    reporting.build(params)
+    assert "test articles, scored as language ru." in Path("report/report.md").read_text(encoding="utf-8")
 
 
 def test_without_facts_the_words_are_marked_that_differ_from_standards(tmp_path):
@@ -597,7 +622,7 @@ def test_the_comparison_is_printed_quickly(run, capsys, params):
     reporting.print_comparison(params)
     printed = capsys.readouterr().out
     assert all(name in printed for name in [*SPEED, "report/report.html", "ROUGE-1"])
-    code = "import sys, headtohead.reporting; sys.exit(not {'matplotlib', 'torch', 'evaluate'}.isdisjoint(sys.modules))"
+    code = "import sys, headtohead.reporting; sys.exit(not {'matplotlib', 'torch', 'nltk'}.isdisjoint(sys.modules))"
     subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, check=True)
 
 

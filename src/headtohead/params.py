@@ -29,6 +29,16 @@ File = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]*$")
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 
 RESERVED = ("lead3", "untrained")  # the report's reference rows
+AUTO, ENGLISH = "auto", "en"
+# ISO 639-1 codes of the languages that py3langid tells apart.
+LANGUAGES = [
+    "af", "am", "an", "ar", "as", "az", "ba", "be", "bg", "bn", "br", "bs", "ca", "cs", "cy", "da", "de", "dz", "el",
+    "en", "eo", "es", "et", "eu", "fa", "fi", "fo", "fr", "fy", "ga", "gd", "gl", "gu", "ha", "he", "hi", "hr", "ht",
+    "hu", "hy", "id", "ig", "is", "it", "ja", "jv", "ka", "kk", "km", "kn", "ko", "ku", "ky", "la", "lb", "lg", "ln",
+    "lo", "lt", "lv", "mg", "mk", "ml", "mn", "mr", "ms", "mt", "my", "ne", "nl", "nn", "no", "oc", "om", "or", "pa",
+    "pl", "ps", "pt", "qu", "ro", "ru", "rw", "sa", "se", "si", "sk", "sl", "sn", "so", "sq", "sr", "st", "sv", "sw",
+    "ta", "te", "tg", "th", "tk", "tl", "tr", "tt", "ug", "uk", "ur", "uz", "vi", "vo", "wa", "xh", "yo", "zh", "zu",
+]
 # What byte-level BPE can merge into one token (at most this: a word, a number, a run of punctuation), and end-of-text.
 SPELLABLE = re.compile(r"\w+|[^\w\s]+|'(s|t|re|ve|m|ll|d)|<\|endoftext\|>")
 
@@ -140,6 +150,17 @@ class Generate(Section):
     precision: Precision
 
 
+class Score(Section):
+    language: str
+
+    @model_validator(mode="after")
+    def _language_is_known(self) -> Self:
+        if self.language not in (AUTO, *LANGUAGES):
+            raise ValueError(f"language: unknown language {BRIEF.repr(self.language)}; there are {AUTO} and "
+                             f"the codes {' '.join(LANGUAGES)}")
+        return self
+
+
 class Profile(Section):
     new_tokens: Positive
     lengths: Annotated[list[Annotated[int, Field(ge=1, le=1_000_000)]], Field(min_length=1, max_length=20)]
@@ -156,6 +177,7 @@ class Preset(Section):
     model: Model
     train: Train
     generate: Generate
+    score: Score
     profile: Profile
 
     @model_validator(mode="after")

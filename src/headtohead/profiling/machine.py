@@ -11,8 +11,9 @@ import pynvml
 
 from headtohead.profiling.nvml import opened
 
+# Those that can move a number of the report.
 PACKAGES = ("torch", "triton", "flash-attn", "transformers", "accelerate", "datasets", "tokenizers", "numpy",
-            "evaluate", "rouge-score", "nltk", "sacrebleu")  # those that can move a number of the report
+            "rouge-score", "nltk", "sacrebleu", "snowballstemmer", "py3langid", "sentencex")
 
 MACHINE_ID = Path("/etc/machine-id")
 CPU_INFO = Path("/proc/cpuinfo")

@@ -1,20 +1,31 @@
 """Fact recall: the share of an article's facts whose value its summary states, also by distance and by kind."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import regex
+
 from headtohead.quality.intervals import interval
 from headtohead.quality.measures import FACT_RECALL, measure_all
+from headtohead.words import SPACED, UNSPACED
 
 # Tokens between a fact in the article and its mention in the reference: where each group begins.
 DISTANCES = (0, 32, 64, 96, 128, 256, 512)
 
 
+def mention(value: str) -> str:
+    """A pattern of `regex` V1 for `value` as words of its own: "12" is not in "120", "1,200" or "12.5".
+
+    A script without spaces shows no end of a word: there its letters are enough.
+    """
+    before = "" if regex.match(UNSPACED, value, regex.V1) else rf"(?<!{SPACED})(?<!\d[.,])"
+    after = r"(?!\p{M})" if regex.search(rf"{UNSPACED}\p{{M}}*$", value, regex.V1) else rf"(?!{SPACED})(?![.,]\d)"
+    return before + r"\s+".join(map(regex.escape, value.split())) + after
+
+
 def states(summary: str, value: str) -> bool:
-    """True where `summary` has `value` as words of its own: "12" is not in "120", "1,200" or "12.5"."""
-    pattern = r"\s+".join(re.escape(word) for word in value.split())
-    return re.search(rf"(?<!\w)(?<!\d[.,]){pattern}(?!\w)(?![.,]\d)", summary) is not None
+    """True where `summary` mentions `value`."""
+    return regex.search(mention(value), summary, regex.V1) is not None
 
 
 def group(distance: int) -> str:
@@ -54,5 +65,5 @@ def recall_by(key: str, ids: Sequence[str], found: Sequence[Mapping[str, Any]], 
 
 def _order(name: str) -> tuple[int, str]:
     """Groups of distances by where they begin, kinds by name."""
-    begin = re.match(r"\d+", name)
+    begin = regex.match(r"\d+", name)
     return (int(begin.group()) if begin else 0, name)

@@ -55,9 +55,9 @@ def available(articles: Columns) -> list[str]:
     return [*ROUGE, BLEU, *([LOSS] if LOSS in articles else []), *([FACT_RECALL] if "facts" in articles else [])]
 
 
-def bleu_statistics(summaries: Sequence[str], references: Sequence[str]) -> list[list[int]]:
+def bleu_statistics(summaries: Sequence[str], references: Sequence[str], tokenizer: str) -> list[list[int]]:
     """What corpus BLEU sums over articles: words of the summary and of the reference, matches, n-grams (1 to 4)."""
-    scores = [sacrebleu.sentence_bleu(summary, [reference])
+    scores = [sacrebleu.sentence_bleu(summary, [reference], tokenize=tokenizer)
               for summary, reference in zip(summaries, references, strict=True)]
     return [[score.sys_len, score.ref_len, *score.counts, *score.totals] for score in scores]
 

@@ -6,15 +6,18 @@ from typing import Any
 
 from headtohead.quality import facts as fact_recall
 from headtohead.quality.intervals import LEVEL, RESAMPLES, interval
+from headtohead.quality.language import settings
 from headtohead.quality.measures import FACT_RECALL, LOSS, available, measure_all
-from headtohead.quality.metric import SETTINGS, SummaryQuality
+from headtohead.quality.metric import by_article
+from headtohead.words import pieces
 
 Row = Mapping[str, Any]
 MAIN = "test"
-PACKAGES = ("rouge-score", "sacrebleu", "evaluate", "nltk", "numpy")
+PACKAGES = ("rouge-score", "sacrebleu", "nltk", "snowballstemmer", "py3langid", "sentencex", "numpy")
 
 
-def score(rows: Sequence[Row], facts: Sequence[Row], seed: int) -> tuple[dict[str, float], dict[str, Any]]:
+def score(rows: Sequence[Row], facts: Sequence[Row], seed: int,
+          language: str) -> tuple[dict[str, float], dict[str, Any]]:
     """Score summaries.
 
     Args:
@@ -23,37 +26,38 @@ def score(rows: Sequence[Row], facts: Sequence[Row], seed: int) -> tuple[dict[st
             of the article the model could not be shown, "written_by" what computed its attention.
         facts: {"set", "id", "facts": [{"kind", "value", "distance"}]}; empty where the source knows none.
         seed: of the bootstrap.
+        language: of the articles; one of `params.LANGUAGES`.
 
     Returns:
         Two dictionaries. The flat one: rouge1, rouge2, rougeL, rougeLsum, bleu (0..1), loss where the rows have
         one, fact_recall where facts are known. The details: the same with NAME_low and NAME_high;
         "fact_recall_by_distance" and "fact_recall_by_kind"; "articles", the columns of `measures.measure`;
-        "summary_words"; "written_by" if the rows have it; "scorer"; and "further", details of each further set.
+        "summary_words", in scripts without spaces letters; "written_by" if the rows have it; "scorer"; and "further",
+        details of each further set.
 
     Raises:
         ValueError: a row without a needed key, an id twice in one set, or facts of an article that is not there.
     """
     sets = _by_set(rows)
-    details = {name: _score_set(name, members, _facts_of(name, members, facts), seed)
+    details = {name: _score_set(name, members, _facts_of(name, members, facts), seed, language)
                for name, members in sets.items()}
     main = details.pop(MAIN)
     flat = {name: main[name] for name in available(main["articles"])}
-    return flat, {**main, "further": details, "scorer": _scorer()}
+    return flat, {**main, "further": details, "scorer": _scorer(language)}
 
 
-def _score_set(name: str, rows: Sequence[Row], facts: Mapping[str, Any], seed: int) -> dict[str, Any]:
+def _score_set(name: str, rows: Sequence[Row], facts: Mapping[str, Any], seed: int, language: str) -> dict[str, Any]:
     """Everything about the summaries of one test set."""
     ids = [row["id"] for row in rows]
-    metric = SummaryQuality(seed=seed).compute(predictions=[row["summary"] for row in rows],
-                                               references=[row["reference"] for row in rows], by_article=True)
-    articles = {"id": ids, **metric.pop("articles"), **_losses(name, rows)}
+    summaries, references = ([row[side] for row in rows] for side in ("summary", "reference"))
+    articles = {"id": ids, **by_article(summaries, references, language), **_losses(name, rows)}
     found = fact_recall.find(rows, facts) if facts else []
     articles |= fact_recall.columns(ids, found) if found else {}
     values = measure_all(available(articles), articles)
     return {**values, **_intervals(values, articles, seed),
             **{f"{FACT_RECALL}_by_{key}": fact_recall.recall_by(key, ids, found, seed)
                for key in ("distance", "kind") if found},
-            "summary_words": sum(len(row["summary"].split()) for row in rows) / len(rows),
+            "summary_words": sum(len(pieces(summary)) for summary in summaries) / len(rows),
             **({"cut": sum(row["cut"] > 0 for row in rows) / len(rows)} if "cut" in rows[0] else {}),
             **({"written_by": rows[0]["written_by"]} if "written_by" in rows[0] else {}),
             "articles": articles}
@@ -96,6 +100,6 @@ def _facts_of(name: str, rows: Sequence[Row], facts: Sequence[Row]) -> dict[str,
     return {row["id"]: known.get(row["id"], []) for row in rows} if known else {}
 
 
-def _scorer() -> dict[str, Any]:
-    return {**SETTINGS, "interval": f"{LEVEL:.0%} percentile bootstrap over articles, {RESAMPLES} resamples",
+def _scorer(language: str) -> dict[str, Any]:
+    return {**settings(language), "interval": f"{LEVEL:.0%} percentile bootstrap over articles, {RESAMPLES} resamples",
             "versions": {package: importlib.metadata.version(package) for package in PACKAGES}}

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from headtohead.params import Params
+from headtohead.params import ENGLISH, Params
 from headtohead.reporting import provenance, sweeps, tables, verdict
 from headtohead.reporting.results import Results, read_results, read_variants
 
@@ -75,6 +75,7 @@ def contents(results: Results) -> dict[str, Any]:
     articles = len(standard.details["articles"]["id"])
     return {
         "results": results, "tables": tables, "provenance": provenance, "sweeps": sweeps, "articles": articles,
+        "scored_as": "" if results.language == ENGLISH else f", scored as language {results.language}",
         "recommendation": verdict.recommend(judged, others), "answers": verdict.answers(judged, articles),
         "floors": {verdict.QUALITY[k]: v for k, v in floors.items()},
         "drifts": {variant.name: verdict.drift(variant, standard) for variant in others},

@@ -88,6 +88,11 @@ class Results:
         return int(next(row["cut"] for row in self.lengths if row["split"] == "test"))
 
     @property
+    def language(self) -> str:
+        """The one that all systems were scored in."""
+        return _language(self.standard)
+
+    @property
     def has_facts(self) -> bool:
         return "fact_recall" in self.standard.quality
 
@@ -106,8 +111,10 @@ def read_results(params: Params) -> Results:
     articles = list(islice(read_jsonl(Path("data/subset/test.jsonl")), SHOWN_ARTICLES))
     bundled = params.chosen.data.source == "newswire"
     inputs = [] if bundled else _json(Path("data/details/articles.json"))["inputs"]
-    return Results(params, read_variants(params, whole=True), _baselines(params.seed),
-                   _json(Path("metrics/machine.json")), articles, inputs, _json(Path("data/details/lengths.json")))
+    variants = read_variants(params, whole=True)
+    baselines = _baselines(params.seed, _language(variants[0]))
+    return Results(params, variants, baselines, _json(Path("metrics/machine.json")), articles, inputs,
+                   _json(Path("data/details/lengths.json")))
 
 
 def read_variants(params: Params, whole: bool = False) -> list[Variant]:
@@ -123,14 +130,18 @@ def _variant(name: str, spec: AttentionSpec, whole: bool) -> Variant:
                    _json(metrics / "efficiency.json"), _json(details / "efficiency.json"), **rest)
 
 
-def _baselines(seed: int) -> list[System]:
+def _baselines(seed: int, language: str) -> list[System]:
     """Lead-3 and the untrained model on the same articles; they belong to no variant, so they are scored here."""
     from headtohead.quality.scoring import score  # loads the scorers, which the terminal's table does not need
 
     facts = [row for row in read_jsonl(Path("data/tokens/facts.jsonl")) if row["set"] == "test"]
     files = {"Lead-3": "lead3.jsonl", "untrained": "untrained.jsonl"}
-    return [System(name, *score(read_predictions(Path("data/predictions", file)), facts, seed))
+    return [System(name, *score(read_predictions(Path("data/predictions", file)), facts, seed, language))
             for name, file in files.items()]
+
+
+def _language(variant: Variant) -> str:
+    return str(variant.details["scorer"]["language"])
 
 
 def _summaries(path: Path) -> dict[str, str]:

@@ -1,15 +1,17 @@
 """The report's tables as data: plain text in cells, laid out by the template."""
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from math import floor, log10
 from typing import Any, Self
 
+import regex
+
 from headtohead.data.records import Record
-from headtohead.quality.facts import states
+from headtohead.quality.facts import mention, states
 from headtohead.reporting.results import Results, System, Variant
+from headtohead.words import pieces
 
 NOTHING = "-"
 WORKS = ("forward", "first_token", "generate", "attention", "train_step")
@@ -127,19 +129,23 @@ def side_by_side(article: Record, results: Results) -> Table:
 
 def facts_marked(text: str, values: Sequence[str]) -> Marked:
     """`text` with the values that it states strong."""
-    spelled = "|".join(r"\s+".join(map(re.escape, value.split())) for value in values if states(text, value))
-    parts = re.split(rf"(?<!\w)({spelled})(?!\w)", text) if spelled else [text]
+    mentions = "|".join(mention(value) for value in values if states(text, value))
+    parts = regex.split(f"({mentions})", text, flags=regex.V1) if mentions else [text]
     return Marked([(part, i % 2 == 1) for i, part in enumerate(parts)])
 
 
 def changes_marked(text: str, standard: str) -> Marked:
     """`text` with the words strong that are not in `standard` at the like place."""
-    words, others = text.split(), standard.split()
+    spans = pieces(text)
+    words, others = ([whole[begin:end] for begin, end in pieces(whole)] for whole in (text, standard))
     parts: list[tuple[str, bool]] = []
-    for change, _, _, begin, end in SequenceMatcher(None, others, words, autojunk=False).get_opcodes():
-        if begin < end:
-            parts += [(" ".join(words[begin:end]), change != "equal"), (" ", False)]
-    return Marked(parts[:-1])
+    done = 0
+    for change, _, _, first, last in SequenceMatcher(None, others, words, autojunk=False).get_opcodes():
+        if first < last:
+            begin, end = spans[first][0], spans[last - 1][1]
+            parts += [(text[done:begin], False), (text[begin:end], change != "equal")]
+            done = end
+    return Marked(parts)
 
 
 def _stated(text: str, values: Sequence[str]) -> str:
