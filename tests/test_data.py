@@ -176,6 +176,20 @@ def test_resemblance_is_that_of_the_sets_of_word_sequences(shared, only, seed):
         true, abs=4 * math.sqrt(true * (1 - true) / 64) + 1e-9)
 
 
+def test_near_duplicates_are_found_in_scripts_without_spaces(tmp_path):
+    """The first letter of each sentence differs: between stops and spaces nothing is the same."""
+    letters = [chr(code) for code in range(0x4E00, 0x9000)]
+
+    def sentence(*seed):
+        return "".join(random.Random(str(seed)).choices(letters, k=200))
+
+    stories = [[sentence(i, j) for j in range(10)] for i in range(9)]
+    near = [["的" + text[1:] for text in story] for story in stories]
+    rows = [{"id": str(i), "article": "。".join(story), "highlights": "短"} for i, story in enumerate(stories + near)]
+    _, tallies = read(data(save(rows, tmp_path / "news.csv"), train=5, validation=2, test=2))
+    assert dropped(tallies) == {"near duplicates": 9}
+
+
 def test_a_training_article_that_is_in_the_test_split_is_dropped_from_training(tmp_path):
     save(ARTICLES[:30], tmp_path / "train.csv")
     save(ARTICLES[30:35], tmp_path / "validation.csv")

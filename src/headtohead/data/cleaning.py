@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headtohead.data.records import DataError, Record
+from headtohead.words import words
 
 REASONS = ("without text", "exact duplicates", "near duplicates", "summary longer than article")
 LEAD = 150  # letters and digits at the start of an article that two stories do not share by chance
 FIRST = re.compile(r"[^\W_]")  # letter or digit, wherever an article begins after rules and bullets
-SHINGLE = 4  # words
+SHINGLE = 4  # words; in scripts without spaces letters
 SKETCH = 64  # smallest shingle hashes kept of each article
 LOOKUP = 4  # of these, by which similar articles are found
 SHARED = 2  # of those, which two near duplicates have in common: all but one pair in 250 do
@@ -112,9 +113,9 @@ def _is_new(key: int, seen: set[int]) -> bool:
 
 def sketch(text: str) -> Hashes:
     """The smallest hashes of the text's four-word sequences, sorted; the same in every process."""
-    words = np.array([crc32(word.encode()) for word in re.findall(r"\w+", text.casefold())], np.uint64)
-    size = min(SHINGLE, len(words))
-    mixed = (np.lib.stride_tricks.sliding_window_view(words, size) * _ODD[:size]).sum(1, dtype=np.uint64)
+    hashes = np.array([crc32(word.encode()) for word in words(text.casefold())], np.uint64)
+    size = min(SHINGLE, len(hashes))
+    mixed = (np.lib.stride_tricks.sliding_window_view(hashes, size) * _ODD[:size]).sum(1, dtype=np.uint64)
     mixed = (mixed ^ (mixed >> np.uint64(31))) * _ODD[0]
     return np.unique(mixed ^ (mixed >> np.uint64(29)))[:SKETCH].copy()  # a view would keep all of them
 
