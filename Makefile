@@ -2,6 +2,9 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
+# Where DVC keeps its index, instead of /var/tmp; and the user's name, which it asks for and a container may not know.
+export DVC_SITE_CACHE_DIR ?= $(CURDIR)/.cache/dvc
+export LOGNAME ?= $(shell id -u)
 
 .PHONY: repro test test-gpu lint setup
 .DEFAULT_GOAL := repro

@@ -33,6 +33,8 @@ if sys.prefix == sys.base_prefix:
 
 # From here on, while the stage still imports its libraries, whatever ends it is told in one message.
 if sys.argv[0] == "-m":  # it runs, and is not just imported
+    from headtohead.caches import keep_in
     from headtohead.stage import explain
     sys.excepthook = explain
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    keep_in(ROOT)

@@ -12,15 +12,18 @@ from pathlib import Path
 
 from closure import ROOT
 
+HOME = "/proc/sys/home"  # is not there, and not even root can make it
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1",
-                            "OMP_NUM_THREADS": "1"}
+                            "OMP_NUM_THREADS": "1", "HOME": HOME}
 
 
 class Clone:
     """A repository of its own with the files of this one."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.temporary = path, path.with_name(f"{path.name}-temporary")
+        self.temporary.mkdir()
+        self.environment = ENVIRONMENT | {"TMPDIR": str(self.temporary), "DVC_SITE_CACHE_DIR": str(path / ".cache/dvc")}
         listed = self.run("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", cwd=ROOT).split("\0")
         for name in (name for name in listed if name and (ROOT / name).is_file()):
             if not name.startswith(("metrics/", "plots/", "dvc.lock")):
@@ -33,14 +36,14 @@ class Clone:
         self.commit()
 
     def run(self, *command: str, cwd: Path | None = None, fails: bool = False) -> str:
-        done = subprocess.run(command, cwd=cwd or self.path, env=ENVIRONMENT, text=True,
+        done = subprocess.run(command, cwd=cwd or self.path, env=self.environment, text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         assert (done.returncode != 0) == fails, done.stdout[-4000:]
         return done.stdout
 
     def run_and_kill(self, *command: str, when: Callable[[], object]) -> str:
         """What a command said until it and all that it had started were killed, as soon as `when` returned."""
-        process = subprocess.Popen(command, cwd=self.path, env=ENVIRONMENT, text=True, start_new_session=True,
+        process = subprocess.Popen(command, cwd=self.path, env=self.environment, text=True, start_new_session=True,
                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         when()
         os.killpg(process.pid, signal.SIGKILL)

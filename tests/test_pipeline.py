@@ -61,6 +61,12 @@ def test_every_file_of_the_contract_is_there(clone):
     assert not clone.run("git", "status", "--porcelain")
 
 
+def test_nothing_outside_the_repository_is_written_or_needed(clone):
+    """All of this file runs without a home; temporary files are to be gone."""
+    assert not list(clone.temporary.iterdir())
+    assert {folder.name for folder in clone.path.joinpath(".cache").iterdir()} >= {"dvc", "matplotlib"}
+
+
 def test_nothing_changed_re_runs_the_fingerprint_alone(clone):
     assert executed(clone.run("dvc", "repro")) == ["fingerprint"]
 

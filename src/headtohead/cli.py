@@ -5,12 +5,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from headtohead.caches import keep_in
 from headtohead.params import STUDY, read_params
 
 
 def main() -> None:
     options = vars(_parser().parse_args())
     run = options.pop("run")
+    keep_in(Path.cwd())
     try:
         run(**options)
     except (OSError, ValueError) as error:

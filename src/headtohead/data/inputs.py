@@ -13,7 +13,7 @@ SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev
 PRETRAINED = ("config.json", "generation_config.json", "model*.safetensors*", "tokenizer*", "vocab*", "merges.txt",
               "special_tokens_map.json")  # no pickles
 PATIENCE = 5.0  # seconds to wait for the hub's first answer
-OWN = ("data", "models", "metrics", "plots", "report", "logs", ".checkpoints", ".dvc", ".git")
+OWN = ("data", "models", "metrics", "plots", "report", "logs", ".cache", ".checkpoints", ".dvc", ".git")
 
 
 def resolve(path: str, here: Path | None = None) -> Path:
