@@ -22,6 +22,7 @@ test-gpu: setup
 lint: setup
 	ruff check .
 	mypy
+	deptry src stages
 
 setup: .venv/installed
 

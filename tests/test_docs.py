@@ -182,6 +182,14 @@ def test_continuous_integration_runs_what_a_developer_runs_on_every_python():
     assert [step["run"] for step in job["steps"] if "run" in step] == ["make lint", "make test"]
 
 
+def test_continuous_integration_runs_once_without_the_lock_file():
+    steps = yaml.safe_load(read(ROOT / ".github/workflows/ci.yml"))["jobs"]["newest"]["steps"]
+    commands = [step["run"] for step in steps if "run" in step]
+    assert commands[-1] == "make test"
+    assert any("pip install" in command for command in commands)
+    assert not any("requirements.lock" in str(step) for step in steps)
+
+
 def test_hooks_run_the_projects_own_tools():
     [repository] = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     assert repository["repo"] == "local"

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -83,3 +84,19 @@ def test_the_lock_pins_every_version_and_leaves_cuda_to_torch():
     pinned = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     assert pinned["torch"] == "2.13.0"
     assert {name for name in pinned if name.startswith(("nvidia", "triton"))} <= {"nvidia-ml-py"}
+
+
+@pytest.mark.parametrize(("line", "told"), [
+    ("import numpy", None),
+    ("import dulwich", "DEP003 'dulwich' imported but it is a transitive dependency"),  # DVC's
+    ("import hypothesis", "DEP004 'hypothesis' imported but declared as a dev dependency"),
+])
+def test_lint_refuses_an_import_that_is_not_declared(tmp_path, line, told):
+    for name in ("src", "stages", "pyproject.toml"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
+    (tmp_path / "src/headtohead/more.py").write_text(line + "\n")
+    done = subprocess.run([sys.executable, "-m", "deptry", "--no-ansi", "src", "stages"], cwd=tmp_path, text=True,
+                          capture_output=True)
+    assert "deptry src stages" in (ROOT / "Makefile").read_text()
+    assert (done.returncode != 0) == (told is not None), done.stderr
+    assert told is None or told in done.stderr

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from headtohead.data.inputs import PATIENCE, in_one_line
+from headtohead.data.inputs import PATIENCE, hub_errors, in_one_line
 from headtohead.data.records import DataError, Record
 from headtohead.params import Hub
 
@@ -25,12 +25,11 @@ def stream(hub: Hub, split: str, article: str, summary: str, seed: int) -> Itera
 def _rows(hub: Hub, split: str, seed: int) -> Iterator[dict[str, Any]]:
     import datasets
     import fsspec  # type: ignore[import-untyped]
-    import httpx
     fsspec.config.conf["hf"] = {"block_size": READ_AHEAD}
     try:
         rows = datasets.load_dataset(hub.name, hub.config, revision=hub.revision, split=split, streaming=True)
         yield from rows.reshard().shuffle(seed=seed, buffer_size=BUFFER)
-    except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:  # RuntimeError: a script, no longer run
+    except hub_errors() as error:
         raise DataError(f"{hub.name} ({hub.config}, {split}) cannot be read from the hub: "
                         f"{in_one_line(error)}") from error
 
@@ -51,15 +50,14 @@ def check_reachable(hub: Hub) -> None:
     Raises:
         DataError: no answer, or there is no such data set or revision.
     """
-    import httpx
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError
     try:
         HfApi().dataset_info(hub.name, revision=hub.revision, timeout=PATIENCE)
     except HfHubHTTPError as error:
         raise DataError(f"the hub refuses {hub.name}, revision {hub.revision} (data.hub): "
                         f"{in_one_line(error)}") from error
-    except (OSError, ValueError, httpx.HTTPError, OfflineModeIsEnabled) as error:
+    except hub_errors() as error:
         raise DataError(f"{hub.name} cannot be read: the hub does not answer ({error}). Without a network use "
                         "data.source: files with a local copy (data.path), or the default preset, laptop, whose "
                         "articles are bundled") from error

@@ -74,29 +74,34 @@ def pretrained_source(pretrained: str) -> str:
     folder = resolve(pretrained)
     if folder.is_dir():
         return str(folder)
-    import httpx
     name, _, revision = pretrained.partition("@")
     try:
         return _from_hub(name, revision or None)
-    except (OSError, ValueError, httpx.HTTPError) as error:
+    except hub_errors() as error:
         raise DataError(f"model.pretrained {pretrained}: no such folder (looked at {folder}), and the hub does not "
                         f"give it: {in_one_line(error)}") from error
 
 
 def _from_hub(name: str, revision: str | None) -> str:
     """The folder of a model from the hub, downloaded now or, if the hub does not answer, before."""
-    import httpx
     from huggingface_hub import HfApi, snapshot_download
     fetch = partial(snapshot_download, name, revision=revision, allow_patterns=list(PRETRAINED))
     try:
         files = HfApi().model_info(name, revision=revision, timeout=PATIENCE).siblings  # a download waits without end
-    except (OSError, httpx.HTTPError):
+    except hub_errors():
         with suppress(OSError):
             return fetch(local_files_only=True)
         raise
     if not any(file.rfilename.endswith(".safetensors") for file in files or []):
         raise ValueError("it has no weights in safetensors, and pickled ones can run any code when they are opened")
     return fetch()
+
+
+def hub_errors() -> tuple[type[Exception], ...]:
+    """What the hub's libraries raise when it refuses or does not answer, whichever HTTP client they use."""
+    from huggingface_hub import errors
+    client = errors.HTTPError  # type: ignore[attr-defined]  # httpx's, from huggingface_hub 2 on httpx2's
+    return OSError, ValueError, RuntimeError, client  # RuntimeError: a data set that is a script, no longer run
 
 
 def in_one_line(error: Exception) -> str:
