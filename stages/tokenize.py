@@ -1,6 +1,7 @@
 """Train or load the tokenizer, and turn every split into token ids."""
 
 import shutil
+from itertools import islice
 from pathlib import Path
 
 from headtohead.data.inputs import pretrained_source
@@ -14,14 +15,16 @@ from headtohead.stage import run
 
 SUBSET = Path("data/subset")
 DETAILS = Path("data/details/lengths.json")
+SAMPLE = 200  # training texts on which a pretrained tokenizer is tried
 
 
 def main() -> None:
     preset = read_params().chosen
+    texts = (row[side] for row in read_jsonl(SUBSET / "train.jsonl") for side in ("article", "summary"))
     if preset.model.pretrained is not None:
-        tokenizer = pretrained_tokenizer(preset.tokenizer, pretrained_source(preset.model.pretrained))
+        source = pretrained_source(preset.model.pretrained)
+        tokenizer = pretrained_tokenizer(preset.tokenizer, source, list(islice(texts, SAMPLE)))
     else:
-        texts = (row[side] for row in read_jsonl(SUBSET / "train.jsonl") for side in ("article", "summary"))
         tokenizer = train_tokenizer(preset.tokenizer, texts)
     shutil.rmtree(TOKENS, ignore_errors=True)
     with Bar("tokenizing", total=sum(count_rows(file) for file in SUBSET.glob("*.jsonl"))) as bar:

@@ -374,15 +374,18 @@ def test_an_edited_file_has_another_identity(tmp_path):
 
 def test_a_pretrained_folder_is_found_from_a_queued_experiment_and_a_hub_name_is_downloaded(tmp_path, monkeypatch):
     (tmp_path / "gpt2").mkdir()
-    (tmp_path / "gpt2/config.json").write_text("{}")
+    for name in ("config.json", "tokenizer.json"):
+        (tmp_path / "gpt2" / name).write_text("{}")
     queued = tmp_path / "workspace/.dvc/tmp/exps/tmpabc"
     queued.mkdir(parents=True)
     monkeypatch.chdir(queued)
     assert Path(pretrained_source("../gpt2")).samefile(tmp_path / "gpt2")
-    assert list(pretrained_files("../gpt2")) == ["config.json"]
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, revision, **_: f"{name} at {revision}")
-    assert pretrained_source("openai-community/gpt2@abc") == "openai-community/gpt2 at abc"
-    assert pretrained_source("openai-community/gpt2") == "openai-community/gpt2 at None"
+    assert list(pretrained_files("../gpt2")) == ["config.json", "tokenizer.json"]
+    asked = []
+    monkeypatch.setattr(huggingface_hub, "snapshot_download",
+                        lambda name, revision, **_: asked.append((name, revision)) or str(tmp_path / "gpt2"))
+    assert pretrained_source("openai-community/gpt2@abc") == pretrained_source("openai-community/gpt2")
+    assert asked == [("openai-community/gpt2", "abc"), ("openai-community/gpt2", None)]
     assert pretrained_files("openai-community/gpt2@abc") == {}
 
 
@@ -467,7 +470,7 @@ def test_the_trained_tokenizer_saw_the_training_split_alone_and_saves_its_separa
     assert len(separator_ids(tokenizer)) == 1
     tokenizer.save_pretrained(tmp_path)
     settings = Tokenizer(vocab_size=None, separator="\nTL;DR:", max_length=MAX_LENGTH)
-    pretrained = pretrained_tokenizer(settings, str(tmp_path))
+    pretrained = pretrained_tokenizer(settings, str(tmp_path), [])
     assert pretrained.decode(separator_ids(pretrained)) == "\nTL;DR:"
     assert pretrained.pad_token_id == pretrained.eos_token_id
     pretrained.save_pretrained(tmp_path / "again")

@@ -145,7 +145,7 @@ def test_what_the_hub_does_not_have_is_named(ask, changes, message):
 
 def load() -> tuple[int, dict[str, np.ndarray]]:
     """How many tokens the pretrained model's tokenizer has, and its weights."""
-    tokenizer = pretrained_tokenizer(PAPER.tokenizer, pretrained_source(PAPER.model.pretrained))
+    tokenizer = pretrained_tokenizer(PAPER.tokenizer, pretrained_source(PAPER.model.pretrained), [])
     model = build(AttentionSpec(), PAPER.model, tokenizer, PAPER.tokenizer.max_length, seed=1)
     return len(tokenizer), {name: weight.detach().numpy() for name, weight in model.transformer.named_parameters()}
 

@@ -24,6 +24,7 @@ Batch = Annotated[int, Field(ge=1, le=100_000)]
 Rate = Annotated[float, Field(ge=0, le=1)]
 PositiveFloat = Annotated[float, Field(gt=0, le=10)]
 Precision = Literal["float32", "bfloat16"]
+Token = Annotated[str, Field(min_length=1, max_length=100)]
 File = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]  # what a file system takes
 # A variant's name becomes a file name, a DVC stage name and a key; a preset's name becomes part of a key.
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
@@ -92,7 +93,8 @@ class Data(Section):
 
 class Tokenizer(Section):
     vocab_size: Annotated[int, Field(ge=258, le=1_000_000)] | None  # 256 bytes, separator and end-of-text
-    separator: Annotated[str, Field(min_length=1, max_length=100)]
+    separator: Token
+    end_of_text: Token | None = None
     max_length: Annotated[int, Field(ge=8, le=1_000_000)]
 
     @model_validator(mode="after")
@@ -100,6 +102,14 @@ class Tokenizer(Section):
         if self.vocab_size is not None and SPELLABLE.fullmatch(self.separator):
             raise ValueError(f"separator: {self.separator!r} could become a token of the text itself; mix letters and "
                              "punctuation, as in '<|summary|>', or begin with a space or line break")
+        return self
+
+
+    @model_validator(mode="after")
+    def _only_a_pretrained_one_is_told_its_end(self) -> Self:
+        if self.vocab_size is not None and self.end_of_text is not None:
+            raise ValueError("end_of_text: names a token of a pretrained model's vocabulary; the one that is trained "
+                             "here has its own, so leave it null")
         return self
 
 

@@ -11,7 +11,8 @@ SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 PRETRAINED = ("config.json", "generation_config.json", "model*.safetensors*", "tokenizer*", "vocab*", "merges.txt",
-              "special_tokens_map.json")  # no pickles
+              "*.model", "added_tokens.json", "special_tokens_map.json")  # no pickles
+VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("vocab.txt",), ("*.model",))  # one is needed
 PATIENCE = 5.0  # seconds to wait for the hub's first answer
 OWN = ("data", "models", "metrics", "plots", "report", "logs", ".cache", ".checkpoints", ".dvc", ".git")
 
@@ -69,17 +70,18 @@ def pretrained_source(pretrained: str) -> str:
     """The folder of a pretrained model: one in the workspace, else the hub's NAME or NAME@REVISION, downloaded once.
 
     Raises:
-        DataError: no such folder, and the hub does not have it or does not answer.
+        DataError: no such folder, and the hub does not have it or does not answer; or it has no tokenizer.
     """
     folder = resolve(pretrained)
     if folder.is_dir():
-        return str(folder)
+        return str(_with_tokenizer(folder))
     name, _, revision = pretrained.partition("@")
     try:
-        return _from_hub(name, revision or None)
+        downloaded = _from_hub(name, revision or None)
     except hub_errors() as error:
         raise DataError(f"model.pretrained {pretrained}: no such folder (looked at {folder}), and the hub does not "
                         f"give it: {in_one_line(error)}") from error
+    return str(_with_tokenizer(Path(downloaded)))
 
 
 def _from_hub(name: str, revision: str | None) -> str:
@@ -110,9 +112,24 @@ def in_one_line(error: Exception) -> str:
     return next(lines, type(error).__name__)
 
 
+def _with_tokenizer(folder: Path) -> Path:
+    """The folder itself, where it can hold a tokenizer; transformers would make an empty one of no files."""
+    if not any(all(any(folder.glob(name)) for name in names) for names in VOCABULARIES):
+        raise DataError(f"{folder} has no tokenizer: none of {', '.join(map(' with '.join, VOCABULARIES))}; put the "
+                        "files of the tokenizer that the model was trained with beside it")
+    return folder
+
+
 def pretrained_files(pretrained: str) -> dict[str, Path]:
-    """The files of a pretrained model's local folder by name; none of a model on the hub."""
-    return {file.name: file for file in sorted(resolve(pretrained).glob("*")) if file.is_file()}
+    """The files of a pretrained model's local folder by name; none of a model on the hub.
+
+    Raises:
+        DataError: the folder has no tokenizer.
+    """
+    folder = resolve(pretrained)
+    if not folder.is_dir():
+        return {}
+    return {file.name: file for file in sorted(_with_tokenizer(folder).iterdir()) if file.is_file()}
 
 
 def identity(files: dict[str, Path]) -> dict[str, dict[str, str | int]]:
