@@ -18,12 +18,21 @@ OWN = ("data", "models", "metrics", "plots", "report", "logs", ".cache", ".check
 
 
 def resolve(path: str, here: Path | None = None) -> Path:
-    """An input path, relative to the workspace. Queued experiments run in a copy of it, under .dvc/tmp/exps."""
+    """An input path, relative to the workspace: for an experiment in a copy of it, the one that was copied.
+
+    DVC clones the git repository into PROJECT/.dvc/tmp/exps, whether it is the project, within it or around it.
+    """
     here = here or Path.cwd()
-    for parent in (here, *here.parents):
-        if parent.parts[-3:] == (".dvc", "tmp", "exps"):
-            return parent.parents[2] / path
+    clone = _git_root(here)
+    copies = clone.parent.parent if clone.parent.name == "standalone" else clone.parent  # those of --temp are apart
+    if copies.parts[-3:] == (".dvc", "tmp", "exps"):
+        here = _git_root(copies.parents[2]) / here.relative_to(clone)
     return here / path
+
+
+def _git_root(here: Path) -> Path:
+    """The nearest folder that is a git repository; `here` if there is none."""
+    return next((folder for folder in (here, *here.parents) if (folder / ".git").exists()), here)
 
 
 def locate(path: str) -> dict[str, Path]:
