@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from headtohead.data.batches import IGNORED, collate, pad_left
 from headtohead.data.cleaning import SHINGLE, resemblance, sketch
 from headtohead.data.files import Table
-from headtohead.data.inputs import identity, locate, pretrained_files, pretrained_source
+from headtohead.data.folders import locate
+from headtohead.data.inputs import identity, pretrained_files, pretrained_source
 from headtohead.data.layout import Layout
 from headtohead.data.newswire import newswire
 from headtohead.data.records import DataError, read_jsonl, write_jsonl
@@ -283,18 +284,18 @@ def test_clear_errors(tmp_path):
     with pytest.raises(DataError, match=r"40 articles to use, of 40 rows; data.* and data\.train ask for 510"):
         read(data(path, train=500))
     with pytest.raises(DataError, match="no such file or folder"):
-        locate(str(tmp_path / "nothing.csv"))
+        locate(data(tmp_path / "nothing.csv"))
     with pytest.raises(DataError, match="is an address; download"):
-        locate("https://example.org/news.csv")
+        locate(data("https://example.org/news.csv"))
     with pytest.raises(DataError, match="is neither a file nor a folder"):
-        locate("/dev/null")
+        locate(data("/dev/null"))
     (tmp_path / "news.txt").write_text("x")
     with pytest.raises(DataError, match=r"format \.txt is unknown"):
-        locate(str(tmp_path / "news.txt"))
+        locate(data(tmp_path / "news.txt"))
     (tmp_path / "folder").mkdir()
     save(ARTICLES, tmp_path / "folder" / "train.csv")
     with pytest.raises(DataError, match="no validation file"):
-        locate(str(tmp_path / "folder"))
+        locate(data(tmp_path / "folder"))
     rows = [row | {"id": "same"} for row in ARTICLES]
     with pytest.raises(DataError, match=r"row 2: another article has the id 'same' too"):
         read(data(save(rows, tmp_path / "ids.csv")))
@@ -309,7 +310,7 @@ def test_what_the_pipeline_writes_is_no_input(tmp_path, monkeypatch, own):
     (tmp_path / "link").symlink_to(tmp_path / own)
     for path in (own, str(tmp_path / own), "link"):
         with pytest.raises(DataError, match="which the pipeline itself writes"):
-            locate(path)
+            locate(data(path))
 
 
 HUB = {"name": "abisee/cnn_dailymail", "config": "3.0.0", "revision": "96df5e6"}
@@ -366,10 +367,10 @@ def test_without_a_network_the_hub_says_at_once_what_to_use_instead(monkeypatch)
 
 def test_an_edited_file_has_another_identity(tmp_path):
     path = save(ARTICLES, tmp_path / "news.csv")
-    before = identity(locate(str(path)))
-    assert identity(locate(str(path))) == before
+    before = identity({"all": path})
+    assert identity({"all": path}) == before
     path.write_text(path.read_text().replace("Report 3", "Report 4"))
-    assert identity(locate(str(path))) != before
+    assert identity({"all": path}) != before
 
 
 def test_a_pretrained_folder_is_found_from_a_queued_experiment_and_a_hub_name_is_downloaded(tmp_path, monkeypatch):

@@ -75,6 +75,7 @@ class Hub(Section):
 class Data(Section):
     source: Literal["newswire", "files", "hub"]
     path: File | None
+    encoding: str | None = None
     article: str
     summary: str
     train: Positive
@@ -88,6 +89,15 @@ class Data(Section):
         needed = {"newswire": "newswire", "files": "path", "hub": "hub"}[self.source]
         if getattr(self, needed) is None:
             raise ValueError(f"source: {self.source} needs `{needed}` beside it")
+        return self
+
+    @model_validator(mode="after")
+    def _encoding_is_known(self) -> Self:
+        try:
+            " ".encode("utf-8" if self.encoding is None else self.encoding)
+        except (LookupError, ValueError) as error:
+            raise ValueError(f"encoding: {BRIEF.repr(self.encoding)} is no text encoding of Python's; there are utf-8, "
+                             "cp1250, cp1251, cp1252, koi8-r, mac_roman, shift_jis, gb18030 and many more") from error
         return self
 
 

@@ -1,23 +1,29 @@
-"""Articles from the user's own files: CSV, TSV, JSON, JSON Lines, Parquet. Rows are read one by one, not held."""
+"""Articles from the user's own tables: CSV, TSV, JSON, JSON Lines, Parquet, Arrow. Rows are read one by one."""
 
 import csv
 import difflib
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from headtohead.data.encodings import detect
+from headtohead.data.encodings import encodings_of
+from headtohead.data.formats import BINARY, format_of, opened
 from headtohead.data.records import DataError, Record
 
 DELIMITERS = ",;\t|"
+SEPARATOR = re.compile(r'"?sep=([^"])"?', re.IGNORECASE)  # a first line that tells Excel what separates cells
 USUAL = {"article": ("article", "text", "document", "body", "content", "story", "dialogue"),
          "summary": ("highlights", "summary", "abstract", "target", "headline")}
+NEAR = 0.6  # likeness of two names, of 1, from which one may have been meant for the other
 SHOWN = 20  # of a file's columns, in messages
-BATCH = 256  # rows of a Parquet file decoded at a time
+BATCH = 256  # rows of a Parquet or Arrow file decoded at a time
 
 csv.field_size_limit(sys.maxsize)  # articles may be longer than the module's 128 KB
 
@@ -28,58 +34,79 @@ class Table:
 
     Args:
         article, summary: the columns that hold the texts.
+        encoding: Python's name of it; None finds it out.
     """
 
     file: Path
     article: str
     summary: str
+    encoding: str | None = None
 
-    def rows(self) -> Iterator[Record]:
+    def rows(self, before: int = 0) -> Iterator[Record]:
         """Every row as {"id", "article", "summary"}, texts stripped; the id is column `id` or the row's number from 1.
+
+        Args:
+            before: how many rows the parts of the table before this one have.
 
         Raises:
             DataError: the file cannot be read, a column is missing, or a row is unreadable; says which and why.
         """
         read = {".csv": self._csv, ".tsv": self._csv, ".jsonl": self._json_lines, ".json": self._json,
-                ".parquet": self._parquet}[self._suffix]
-        try:
-            for number, row in enumerate(read(), 1):
-                yield {"id": self._id(row, number), "article": self._text(row, self.article, number),
-                       "summary": self._text(row, self.summary, number)}
-        except OSError as error:
-            raise DataError(f"{self.file} cannot be read: {error.strerror or error}") from error
+                ".parquet": self._parquet, ".arrow": self._arrow}[self._format]
+        for number, row in enumerate(read(), 1):
+            yield {"id": self._id(row, before + number), "article": self._text(row, self.article, number),
+                   "summary": self._text(row, self.summary, number)}
 
     @cached_property
     def read_as(self) -> str:
         """How the file is understood, in words: "CSV, cp1252, separated by ;"."""
-        if self._suffix == ".parquet":
-            return "Parquet"
-        separated = f", separated by {self._delimiter}" if self._suffix == ".csv" else ""
-        name = "JSON Lines" if self._suffix == ".jsonl" else self._suffix[1:].upper()
+        if self._format in BINARY:
+            return self._format[1:].capitalize()
+        separated = f", separated by {self._delimiter}" if self._format == ".csv" else ""
+        name = "JSON Lines" if self._format == ".jsonl" else self._format[1:].upper()
         return f"{name}, {self._encoding}{separated}".replace("\t", "tab")
 
     @property
-    def _suffix(self) -> str:
-        return self.file.suffix.lower()
+    def _format(self) -> str:
+        return format_of(self.file)
 
     @cached_property
     def _encoding(self) -> str:
-        return detect(self.file)
+        with opened(self.file) as data:
+            if not data.read(1):
+                raise DataError(f"{self.file} is empty")
+        return encodings_of([self.file], self.encoding)[self.file]
+
+    @contextmanager
+    def _opened(self, newline: str | None = None) -> Iterator[TextIO]:
+        with opened(self.file) as data:
+            yield TextIOWrapper(data, self._encoding, newline=newline)
+
+    @cached_property
+    def _separator(self) -> str | None:
+        """What a first line `sep=;` names; None if there is no such line."""
+        with self._opened() as lines:
+            named = SEPARATOR.fullmatch(lines.readline().rstrip("\n"))
+        return named and named[1]
 
     @cached_property
     def _delimiter(self) -> str:
-        """The one under which the first line names both columns; where none does, a comma."""
-        if self._suffix == ".tsv":
+        """The one that is named, or under which the first line names both columns; where none does, a comma."""
+        if self._separator:
+            return self._separator
+        if self._format == ".tsv":
             return "\t"
-        with self.file.open(encoding=self._encoding, newline="") as lines:
+        with self._opened(newline="") as lines:
             header = lines.readline()
         wanted = {self.article, self.summary}
         return next((d for d in DELIMITERS if wanted <= set(_stripped(next(csv.reader([header], delimiter=d), [])))),
                     ",")
 
     def _csv(self) -> Iterator[dict[str, Any]]:
-        with self.file.open(encoding=self._encoding, newline="") as lines:
+        with self._opened(newline="") as lines:
             reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
+            if self._separator:
+                next(reader)
             header, number = _stripped(self._next_row(reader, 0) or []), 0
             self._check_columns(header)
             while (cells := self._next_row(reader, number + 1)) is not None:
@@ -103,13 +130,14 @@ class Table:
         return dict(zip(header, cells, strict=False))
 
     def _json_lines(self) -> Iterator[dict[str, Any]]:
-        with self.file.open(encoding=self._encoding) as lines:
+        with self._opened() as lines:
             yield from self._objects((self._parsed(line, f"line {number}"), f"line {number}")
                                      for number, line in enumerate(lines, 1) if line.strip())
 
     def _json(self) -> Iterator[dict[str, Any]]:
         """A list of objects, one such list within an object, or JSON Lines by another name."""
-        text = self.file.read_text(encoding=self._encoding)
+        with self._opened() as whole:
+            text = whole.read()
         first, _, rest = text.partition("\n")
         if rest.strip() and _is_object(first):
             yield from self._json_lines()
@@ -144,13 +172,29 @@ class Table:
         from pyarrow import parquet
         try:
             with parquet.ParquetFile(self.file) as file:
-                self._check_columns(file.schema_arrow.names)
-                columns = [name for name in ("id", self.article, self.summary) if name in file.schema_arrow.names]
-                for batch in file.iter_batches(BATCH, columns=columns):
+                for batch in file.iter_batches(BATCH, columns=self._columns(file.schema_arrow.names)):
                     yield from batch.to_pylist()
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise DataError(f"{self.file} cannot be read as Parquet (damaged, cut off, or another format): "
                             f"{error}") from error
+
+    def _arrow(self) -> Iterator[dict[str, Any]]:
+        """A stream, as `datasets` saves it."""
+        import pyarrow
+        try:
+            with pyarrow.memory_map(str(self.file)) as file, pyarrow.ipc.open_stream(file) as batches:
+                columns = self._columns(batches.schema.names)
+                for batch in batches:
+                    for start in range(0, len(batch), BATCH):
+                        yield from batch.select(columns).slice(start, BATCH).to_pylist()
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{self.file} cannot be read as Arrow (damaged, cut off, or not as `datasets` saves it): "
+                            f"{error}") from error
+
+    def _columns(self, names: list[str]) -> list[str]:
+        """Those of the columns that are read."""
+        self._check_columns(names)
+        return [name for name in ("id", self.article, self.summary) if name in names]
 
     def _check_columns(self, columns: Iterable[str]) -> None:
         names = list(columns)
@@ -195,8 +239,9 @@ def _is_object(line: str) -> bool:
 
 
 def _likely(key: str, columns: list[str]) -> str | None:
-    """The column that may have been meant: by its usual names, then by spelling."""
-    by_name = {column.casefold().strip(): column for column in columns}
-    usual = next((by_name[name] for name in USUAL[key] if name in by_name), None)
-    near = difflib.get_close_matches(key, by_name, n=1)
-    return usual or (by_name[near[0]] if near else None)
+    """The column that may have been meant: by its usual names, then by spelling; of several the first."""
+    names = [column.casefold().strip() for column in columns]
+    usual = [names.index(name) for name in USUAL[key] if name in names]
+    likeness = [difflib.SequenceMatcher(None, key, name).ratio() for name in names]
+    near = [place for place, ratio in enumerate(likeness) if ratio == max(likeness) > NEAR]
+    return next((columns[place] for place in (*usual, *near)), None)

@@ -1,4 +1,4 @@
-"""Which files a run reads, and what identifies them; opens no table, so that `fingerprint` stays quick."""
+"""Where a run's inputs lie, and what identifies them; opens no table, so that `fingerprint` stays quick."""
 
 import hashlib
 from contextlib import suppress
@@ -7,14 +7,10 @@ from pathlib import Path
 
 from headtohead.data.records import DataError
 
-SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
-SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
-
 PRETRAINED = ("config.json", "generation_config.json", "model*.safetensors*", "tokenizer*", "vocab*", "merges.txt",
               "*.model", "added_tokens.json", "special_tokens_map.json")  # no pickles
 VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("vocab.txt",), ("*.model",))  # one is needed
 PATIENCE = 5.0  # seconds to wait for the hub's first answer
-OWN = ("data", "models", "metrics", "plots", "report", "logs", ".cache", ".checkpoints", ".dvc", ".git")
 
 
 def resolve(path: str, here: Path | None = None) -> Path:
@@ -33,46 +29,6 @@ def resolve(path: str, here: Path | None = None) -> Path:
 def _git_root(here: Path) -> Path:
     """The nearest folder that is a git repository; `here` if there is none."""
     return next((folder for folder in (here, *here.parents) if (folder / ".git").exists()), here)
-
-
-def locate(path: str) -> dict[str, Path]:
-    """The files behind a path: {"all": file}, or {"train", "validation", "test"} of a folder.
-
-    Raises:
-        DataError: nothing is there, it may not be read from, a format is unknown, or a folder lacks a split or has
-            it twice.
-    """
-    if "://" in path:
-        raise DataError(f"data.path {path}: is an address; download the file and give its path, or use "
-                        "data.source: hub")
-    found = resolve(path)
-    _check_allowed(path, found)
-    if found.is_file():
-        if found.suffix.lower() not in SUFFIXES:
-            raise DataError(f"{path}: format {found.suffix or '(none)'} is unknown; there are {', '.join(SUFFIXES)}")
-        return {"all": found}
-    if not found.is_dir():
-        what = "is neither a file nor a folder" if found.exists() else "no such file or folder"
-        raise DataError(f"{path}: {what} (data.path; looked at {found})")
-    return {split: _split_file(found, split) for split in SPLITS}
-
-
-def _check_allowed(path: str, found: Path) -> None:
-    """Anything may be read but what the pipeline itself writes: a run would feed on its own output."""
-    inside = found.resolve()
-    for folder in (resolve(name).resolve() for name in OWN):
-        if inside == folder or folder in inside.parents:
-            raise DataError(f"data.path {path}: lies in {folder.name}/, which the pipeline itself writes; "
-                            "put the articles elsewhere")
-
-
-def _split_file(folder: Path, split: str) -> Path:
-    names = {name + suffix for name in SPLITS[split] for suffix in SUFFIXES}
-    files = sorted(file for file in folder.iterdir() if file.name.lower() in names and file.is_file())
-    if len(files) != 1:
-        what = "both " + " and ".join(f.name for f in files) if files else f"no {split} file ({', '.join(SUFFIXES)})"
-        raise DataError(f"{folder} has {what}; a folder needs exactly one each of train, validation and test")
-    return files[0]
 
 
 def pretrained_source(pretrained: str) -> str:

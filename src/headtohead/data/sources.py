@@ -3,11 +3,14 @@
 import random
 from collections.abc import Callable, Iterator
 from itertools import islice
+from pathlib import Path
 
 from headtohead.data.cleaning import Cleaner, Tally
 from headtohead.data.files import Table
-from headtohead.data.inputs import locate
+from headtohead.data.folders import locate
+from headtohead.data.formats import TEXT, format_of
 from headtohead.data.records import DataError, Record
+from headtohead.data.texts import Texts
 from headtohead.params import Data
 
 Splits = dict[str, Iterator[Record]]
@@ -61,19 +64,18 @@ def _hub(data: Data, seed: int, on_row: Callable[[], object]) -> tuple[Splits, l
 
 def _files(data: Data, seed: int, on_row: Callable[[], object]) -> tuple[Splits, list[Tally]]:
     """Each file is read twice, to find the rows to keep and to take the sample of them, so that none need be held."""
-    assert data.path is not None  # the parameters' validator saw to it
-    files, cleaner = locate(data.path), Cleaner()
+    files, cleaner = locate(data), Cleaner()
     splits: Splits = {}
     tallies: list[Tally] = []
     for name in (name for name in (*ORDER, "all") if name in files):
-        table = Table(files[name], data.article, data.summary)
-        tally = Tally(table.file.name, table.read_as)
-        kept = [position for position, _ in cleaner.clean(_watched(table.rows(), on_row), tally)]
+        tables = _tables(files[name], data)
+        tally = Tally(_name(files[name]), " and ".join(dict.fromkeys(table.read_as for table in tables)))
+        kept = [position for position, _ in cleaner.clean(_watched(_rows(tables), on_row), tally)]
         wanted = {split: getattr(data, split) for split in (ORDER if name == "all" else (name,))}
         _check_enough(wanted, tally)
         tally.used = sum(wanted.values())
         drawn = iter(random.Random(seed).sample(kept, tally.used))
-        splits |= {split: _rows_at(table, set(islice(drawn, count))) for split, count in wanted.items()}
+        splits |= {split: _rows_at(tables, set(islice(drawn, count))) for split, count in wanted.items()}
         tallies.append(tally)
     return splits, tallies
 
@@ -87,8 +89,26 @@ def _check_enough(wanted: dict[str, int], tally: Tally) -> None:
                         + f"; {asked} for {sum(wanted.values()):,}. Ask for fewer or bring more")
 
 
-def _rows_at(table: Table, positions: set[int]) -> Iterator[Record]:
-    return (row for position, row in enumerate(table.rows()) if position in positions)
+def _tables(files: list[Path], data: Data) -> list[Table] | list[Texts]:
+    if format_of(files[0]) == TEXT:
+        return [Texts(files, data.encoding)]
+    return [Table(file, data.article, data.summary, data.encoding) for file in files]
+
+
+def _name(files: list[Path]) -> str:
+    return files[0].name if len(files) == 1 else f"{files[0].name} and {len(files) - 1:,} more"
+
+
+def _rows(tables: list[Table] | list[Texts]) -> Iterator[Record]:
+    count = 0
+    for table in tables:
+        for row in table.rows(before=count):
+            yield row
+            count += 1
+
+
+def _rows_at(tables: list[Table] | list[Texts], positions: set[int]) -> Iterator[Record]:
+    return (row for position, row in enumerate(_rows(tables)) if position in positions)
 
 
 def _watched(rows: Iterator[Record], on_row: Callable[[], object]) -> Iterator[Record]:
