@@ -132,12 +132,12 @@ def reorder(storage: Tensor, rows: Tensor, beams: int, first: int, count: Tensor
     layers, _, total, heads, slots, dim = storage.shape
     grid = (layers * 2 * (total // beams) * heads, triton.cdiv(slots - first, SLOT_BLOCK))
     _reorder[grid](storage, rows, count, total // beams, slots, first, HEADS=heads, DIM=dim, BEAMS=beams,
-                   WIDE=triton.next_power_of_2(beams), BLOCK=SLOT_BLOCK, num_warps=4)
+                   WIDE=triton.next_power_of_2(beams), DEEP=triton.next_power_of_2(dim), BLOCK=SLOT_BLOCK, num_warps=4)
 
 
 @triton.jit
 def _reorder(storage_at, rows_at, count_at, groups, slots, first, HEADS: tl.constexpr, DIM: tl.constexpr,
-             BEAMS: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr):
+             BEAMS: tl.constexpr, WIDE: tl.constexpr, DEEP: tl.constexpr, BLOCK: tl.constexpr):
     which = tl.program_id(0).to(tl.int64)
     head, group, layer = which % HEADS, which // HEADS % groups, which // HEADS // groups
     start = tl.program_id(1) * BLOCK
@@ -148,8 +148,9 @@ def _reorder(storage_at, rows_at, count_at, groups, slots, first, HEADS: tl.cons
         row = layer * groups * BEAMS + group * BEAMS + beam
         source = layer * groups * BEAMS + taken
         inside = start + tl.arange(0, BLOCK)
-        offset = (head * slots + first + inside)[None, :, None] * DIM + tl.arange(0, DIM)[None, None, :]
-        there = (beam < BEAMS)[:, None, None] & (inside < filled)[None, :, None]
+        column = tl.arange(0, DEEP)
+        offset = (head * slots + first + inside)[None, :, None] * DIM + column[None, None, :]
+        there = (beam < BEAMS)[:, None, None] & (inside < filled)[None, :, None] & (column < DIM)[None, None, :]
         held = tl.load(storage_at + source[:, None, None] * (HEADS * slots * DIM) + offset, there)
         tl.debug_barrier()  # all is read before any of it is written over
         tl.store(storage_at + row[:, None, None] * (HEADS * slots * DIM) + offset, held, there)
