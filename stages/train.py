@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from headtohead.card import origin
 from headtohead.checkpoints import build, named_variant
 from headtohead.data.layout import Layout
 from headtohead.data.tokenizer import separator_ids
@@ -22,6 +23,7 @@ def main(variant: str) -> None:
 
     forget_finished(but=checkpoints)
     model = build(spec, preset.model, tokenizer, max_length, params.seed, params.asked_backend)
+    model.config.training = origin(params, variant)
     with writing(checkpoints):
         curves = train(model, make_examples(load_split("train"), layout),
                        make_examples(load_split("validation"), layout), preset.train, filler=tokenizer.pad_token_id,

@@ -99,7 +99,7 @@ def test_weights_that_were_cut_off_are_named(trained):
 
 @pytest.mark.parametrize(("said", "instead", "message"), [
     ('"n_embd": 64', '"n_embd": 32', r"lacks weights .* another shape: transformer\.h\.0\.attn\.c_attn"),
-    ('"model_type": "gpt2"', '"model_type": "llama"', "is a llama model"),
+    ('"model_type": "headtohead_gpt2"', '"model_type": "llama"', "is a llama model"),
 ])
 def test_a_config_that_its_weights_do_not_fit_is_refused(trained, said, instead, message):
     config = trained / "config.json"

@@ -8,8 +8,9 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from headtohead.attention.spec import AttentionSpec
+from headtohead.card import in_words
 from headtohead.data.inputs import pretrained_source
-from headtohead.model import GPT2, REGISTERED, Config, ModelError, from_scratch, variant_of
+from headtohead.model import GPT2, Config, ModelError, from_scratch, variant_of
 from headtohead.params import Model, Params
 
 
@@ -91,15 +92,11 @@ def check_trained_here(name: str, model: GPT2, tokenizer: PreTrainedTokenizerBas
     """
     again = f"`dvc repro train@{name} --force` trains it again"
     if model.variant != (wanted := named_variant(params, name)):
-        raise ModelError(f"models/{name} was trained with {_in_words(model.variant)}, but variants.{name} in "
-                         f"params.yaml is {_in_words(wanted)}; {again}")
+        raise ModelError(f"models/{name} was trained with {in_words(model.variant)}, but variants.{name} in "
+                         f"params.yaml is {in_words(wanted)}; {again}")
     if _vocabulary(tokenizer) != _vocabulary(tokenizer_now):
         raise ModelError(f"models/{name} was trained with another tokenizer ({len(tokenizer):,} tokens) than "
                          f"data/tokens/tokenizer ({len(tokenizer_now):,} tokens); {again}")
-
-
-def _in_words(spec: AttentionSpec) -> str:
-    return ", ".join(f"{key} {value}" for key, value in spec.model_dump().items())
 
 
 def _vocabulary(tokenizer: PreTrainedTokenizerBase) -> tuple[dict[str, int], str | None]:
@@ -126,10 +123,12 @@ def _reading(file: str) -> Iterator[None]:
 
 def _config(source: str | Path) -> Config:
     with _reading(f"{source}/config.json"):
-        config = Config.from_pretrained(source)
-    if config.model_type != "gpt2":
-        raise ModelError(f"{source} is a {config.model_type} model; model.pretrained must name a GPT-2")
-    return config
+        settings, _ = Config.get_config_dict(source)
+    # Checkpoints from before there was a model type of our own are GPT-2s by name.
+    if (kind := settings.pop("model_type", None)) not in ("gpt2", Config.model_type):
+        raise ModelError(f"{source} is a {kind} model; model.pretrained must name a GPT-2")
+    with _reading(f"{source}/config.json"):
+        return Config(**settings)
 
 
 def _checked(source: str | Path, config: Config) -> GPT2:
@@ -140,7 +139,7 @@ def _checked(source: str | Path, config: Config) -> GPT2:
                          "needed: load it once with transformers and `save_pretrained` it")
     with _reading(f"{source}/model.safetensors"):
         model, report = GPT2.from_pretrained(
-            source, config=config, attn_implementation=REGISTERED, dtype=torch.float32, use_safetensors=True,
+            source, config=config, dtype=torch.float32, use_safetensors=True,
             output_loading_info=True, ignore_mismatched_sizes=True)  # they are in the report, which says which
     absent = set(report["missing_keys"]) - {"lm_head.weight"}  # tied to the token embedding
     if unfit := sorted(absent | {name for name, *_ in report["mismatched_keys"]}):

@@ -8,11 +8,19 @@ from typing import Any, ClassVar
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoConfig,
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+)
 from transformers.modeling_outputs import CausalLMOutput
 
 from headtohead.attention.dispatch import Backend, Job, choose
 from headtohead.attention.spec import AttentionSpec
+from headtohead.card import card
 from headtohead.data.batches import IGNORED
 from headtohead.params import Model
 
@@ -31,8 +39,17 @@ def best_device() -> torch.device:
 
 
 class Config(GPT2Config):
-    """GPT-2's configuration, and the library that runs its fused attention; a checkpoint does not depend on that."""
+    """GPT-2's configuration with what makes it one of ours.
 
+    Args:
+        attention_variant: the `AttentionSpec`, as a dictionary.
+        training: what the model was trained from, as `card.origin` has it; None if that was not written down.
+        attention_backend: the library that runs its fused attention; not saved, a checkpoint does not depend on it.
+    """
+
+    model_type = "headtohead_gpt2"
+    attention_variant: dict[str, Any] | None = None
+    training: dict[str, Any] | None = None
     attention_backend: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,7 +135,9 @@ def _aligned_losses(head: nn.Linear, hidden: Tensor, labels: Tensor) -> Tensor:
 class GPT2(GPT2LMHeadModel):
     """GPT-2 with the variant in `config.attention_variant`; a plain GPT-2 checkpoint loads into it unchanged."""
 
-    _keys_to_ignore_on_load_unexpected: ClassVar = [r"transformer\.wpe\.weight"]  # ALiBi has no use for the table
+    config_class = Config
+    # ALiBi has no use for the table; old checkpoints hold parts of the causal mask.
+    _keys_to_ignore_on_load_unexpected: ClassVar = [r"wpe\.weight$", r"attn\.(masked_)?bias$"]
     accepts_loss_kwargs = True  # Trainer says what to divide the loss by, and does not divide it again
     _token_losses: Callable[[nn.Linear, Tensor, Tensor], Tensor] = staticmethod(_token_losses)
 
@@ -126,6 +145,22 @@ class GPT2(GPT2LMHeadModel):
         super().__init__(config)
         if variant_of(config).positions == "alibi":
             self.transformer.wpe = NoPositions()
+
+    def get_correct_attn_implementation(self, requested_attention: str | None, is_init_check: bool = False) -> str:
+        """transformers' question which implementation to use: the variant's, and no other computes the same.
+
+        Raises:
+            ValueError: another is asked for.
+        """
+        if requested_attention not in (None, REGISTERED):
+            raise ValueError(f"attn_implementation {requested_attention!r}: this model's attention is its variant's "
+                             f"({REGISTERED!r}); leave it out")
+        return REGISTERED
+
+    def save_pretrained(self, save_directory: str | Path, **rest: Any) -> None:
+        """As in transformers, with a model card."""
+        super().save_pretrained(save_directory, **rest)
+        Path(save_directory, "README.md").write_text(card(self.config, self.variant), encoding="utf-8")
 
     @property
     def variant(self) -> AttentionSpec:
@@ -182,6 +217,10 @@ class GPT2(GPT2LMHeadModel):
         return self._token_losses(self.lm_head, hidden[at], labels[:, 1:][at])
 
 
+AutoConfig.register(Config.model_type, Config)
+AutoModelForCausalLM.register(Config, GPT2)
+
+
 def compile_for_training(model: GPT2) -> None:
     """Compile a model's blocks and loss in place, for training on CUDA; its parameters keep their names.
 
@@ -227,7 +266,7 @@ def from_scratch(spec: AttentionSpec, settings: Model, *, vocab_size: int, max_l
         n_head=settings.heads, initializer_range=settings.init_std,
         attn_pdrop=0.0, resid_pdrop=settings.dropout, embd_pdrop=settings.dropout,
         bos_token_id=end_of_text, eos_token_id=end_of_text,
-        attention_variant=spec.model_dump(), attn_implementation=REGISTERED))
+        attention_variant=spec.model_dump()))
     if spec.positions == "learned":
         assert settings.position_init_std is not None  # the parameters' validator saw to it
         nn.init.normal_(model.transformer.wpe.weight, std=settings.position_init_std)

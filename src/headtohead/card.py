@@ -1,0 +1,73 @@
+"""The model card of a checkpoint folder: what the model is, what it was trained from, and how to load it."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import GPT2Config
+
+from headtohead.attention.spec import AttentionSpec
+from headtohead.params import Data, Params
+
+CARD = """\
+---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [summarization, headtohead]
+---
+# GPT-2 summarizer{name}
+
+A GPT-2 that continues an article with its summary. Its attention is one of Head-to-Head's variants, which transformers'
+own GPT-2 does not have.
+
+{table}
+
+## Load it
+
+```python
+import headtohead
+
+model, tokenizer = headtohead.load("path/to/this/folder")
+```
+
+After `import headtohead`, transformers' `AutoModelForCausalLM.from_pretrained` gives the same model. Without it,
+transformers says that it does not know the model type `{model_type}`.
+"""
+
+
+def origin(params: Params, variant: str) -> dict[str, Any]:
+    """What a run trains `variant` from, for its checkpoint to keep."""
+    preset = params.chosen
+    return {"variant": variant, "preset": params.preset, "data": _described(preset.data),
+            "pretrained": preset.model.pretrained, "steps": preset.train.steps,
+            "batch_size": preset.train.batch_size * preset.train.accumulation, "seed": params.seed}
+
+
+def _described(data: Data) -> str:
+    if data.source == "hub" and data.hub:
+        config = f", {data.hub.config}" if data.hub.config else ""
+        source = f"{data.hub.name}{config}, revision {data.hub.revision}"
+    elif data.source == "files" and data.path:
+        source = Path(data.path).name
+    else:
+        source = "the bundled newswire"
+    return f"{source}; {data.train:,} training articles"
+
+
+def in_words(spec: AttentionSpec) -> str:
+    """A variant's kernel, positions and pattern with its numbers."""
+    return ", ".join(f"{key} {value}" for key, value in spec.model_dump().items())
+
+
+def card(config: GPT2Config, spec: AttentionSpec) -> str:
+    """The card as Markdown; the same model always has the same one."""
+    training = config.training
+    rows = {"model": f"{config.n_layer} layers, width {config.n_embd}, {config.n_head} heads, "
+                     f"vocabulary {config.vocab_size:,}",
+            "attention": in_words(spec)}
+    if training is not None:
+        rows |= {"data": f"{training['data']} (preset `{training['preset']}`)",
+                 "starting weights": training["pretrained"] or "random",
+                 "training": f"{training['steps']:,} steps of {training['batch_size']}, seed {training['seed']}"}
+    table = "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())])
+    name = f", attention `{training['variant']}`" if training else ""
+    return CARD.format(name=name, table=table, model_type=config.model_type)
