@@ -130,13 +130,6 @@ def test_standard_decodes_eagerly_whatever_runs_fused_kernels(backend):
     assert choose_decoder(replace(ON_CUDA, spec=VARIANTS["standard"]), 4, backend).name == "eager"
 
 
-def test_another_activation_is_refused():
-    model = tiny(VARIANTS["flash"])
-    model.config.activation_function = "relu"
-    with pytest.raises(ValueError, match="'relu'"):
-        Engine(model)
-
-
 @given(length=st.integers(1, 40), window=st.integers(1, 20), prompt=st.integers(1, 39), steps=st.integers(0, 12))
 @settings(deadline=None, max_examples=60)
 def test_a_window_keeps_the_keys_it_can_see_and_no_others(length, window, prompt, steps):

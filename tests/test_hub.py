@@ -1,5 +1,6 @@
 """The hub's own libraries against a hub on this machine: articles, the pretrained model, the preset `paper` whole."""
 
+import json
 import random
 import shutil
 import time
@@ -24,6 +25,7 @@ from headtohead.checkpoints import build
 from headtohead.data.hub import stream
 from headtohead.data.inputs import pretrained_source
 from headtohead.data.newswire import newswire
+from headtohead.data.pretrained import check_pretrained
 from headtohead.data.records import DataError, Record, read_jsonl
 from headtohead.data.sources import open_splits
 from headtohead.data.tokenizer import pretrained_tokenizer
@@ -55,6 +57,9 @@ def repositories(tmp_path_factory) -> dict[str, Repository]:
         make_articles(folder / "numbers", numbers), PAPER.data.hub.revision)
     shutil.copytree(folder / "model", folder / "pickles", ignore=shutil.ignore_patterns("*.safetensors"))
     repositories["someone/pickles"] = Repository(folder / "pickles", "2" * 40)
+    config = json.loads((shutil.copytree(folder / "model", folder / "crossing") / "config.json").read_text())
+    (folder / "crossing/config.json").write_text(json.dumps(config | {"add_cross_attention": True}))
+    repositories["someone/crossing"] = Repository(folder / "crossing", "6" * 40)
     return repositories
 
 
@@ -186,6 +191,16 @@ def test_a_model_that_is_not_there_or_is_pickled_is_refused(ask, hub, name, mess
     with pytest.raises(DataError, match=f"^model.pretrained {name}: no such folder .* does not give it: {message}"):
         ask(pretrained_source, name)
     assert not files(hub.requests)
+
+
+def test_a_models_settings_are_looked_at_before_its_weights_are_downloaded(ask, hub):
+    name = f"someone/crossing@{'6' * 40}"
+    hub.requests.clear()
+    with pytest.raises(DataError, match=rf"^model\.pretrained {name}: its settings ask for add_cross_attention True"):
+        ask(check_pretrained, name)
+    assert files(hub.requests).keys() == {"config.json", "generation_config.json"}
+    ask(check_pretrained, PAPER.model.pretrained)
+    ask(check_pretrained, "someone/gpt2")  # not there: `tokenize` says so
 
 
 def test_the_preset_paper_runs_whole(repositories, tmp_path):

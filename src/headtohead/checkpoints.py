@@ -1,17 +1,23 @@
 """Models by what the parameters say, and from folders and the hub; what does not fit together is refused."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from headtohead.attention.spec import AttentionSpec
 from headtohead.card import in_words
 from headtohead.data.inputs import pretrained_source
+from headtohead.data.pretrained import read_settings, unsupported
 from headtohead.model import GPT2, Config, ModelError, from_scratch, variant_of
 from headtohead.params import Model, Params
+
+# What config.json may say of how a model is called; here the caller does.
+OF_THE_CALLER = ("model_type", "attn_implementation", "output_attentions", "output_hidden_states", "return_dict")
+PART_OF_GPT2 = re.compile(r"(^|\.)(h\.\d+|wte|ln_f|lm_head)\.")  # and not the head of another task
 
 
 def named_variant(params: Params, name: str) -> AttentionSpec:
@@ -43,7 +49,15 @@ def build(spec: AttentionSpec, settings: Model, tokenizer: PreTrainedTokenizerBa
         model = from_scratch(spec, settings, vocab_size=len(tokenizer), max_length=max_length,
                              end_of_text=tokenizer.eos_token_id, seed=seed)
     model.config.attention_backend = backend
+    _end_with(model, tokenizer)
     return model
+
+
+def _end_with(model: GPT2, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let transformers' `generate` end where training does, and forget the pretrained model's own settings for it."""
+    end = tokenizer.eos_token_id
+    model.config.bos_token_id, model.config.eos_token_id, model.config.pad_token_id = tokenizer.bos_token_id, end, None
+    model.generation_config = GenerationConfig(bos_token_id=tokenizer.bos_token_id, eos_token_id=end, pad_token_id=end)
 
 
 def from_pretrained(spec: AttentionSpec, source: str | Path, *, dropout: float, max_length: int) -> GPT2:
@@ -123,12 +137,11 @@ def _reading(file: str) -> Iterator[None]:
 
 def _config(source: str | Path) -> Config:
     with _reading(f"{source}/config.json"):
-        settings, _ = Config.get_config_dict(source)
-    # Checkpoints from before there was a model type of our own are GPT-2s by name.
-    if (kind := settings.pop("model_type", None)) not in ("gpt2", Config.model_type):
-        raise ModelError(f"{source} is a {kind} model; model.pretrained must name a GPT-2")
+        settings, generation = read_settings(Path(source))
+    if reason := unsupported(settings, generation):
+        raise ModelError(f"{source}: {reason}")
     with _reading(f"{source}/config.json"):
-        return Config(**settings)
+        return Config(**{name: value for name, value in settings.items() if name not in OF_THE_CALLER})
 
 
 def _checked(source: str | Path, config: Config) -> GPT2:
@@ -139,10 +152,13 @@ def _checked(source: str | Path, config: Config) -> GPT2:
                          "needed: load it once with transformers and `save_pretrained` it")
     with _reading(f"{source}/model.safetensors"):
         model, report = GPT2.from_pretrained(
-            source, config=config, dtype=torch.float32, use_safetensors=True,
-            output_loading_info=True, ignore_mismatched_sizes=True)  # they are in the report, which says which
-    absent = set(report["missing_keys"]) - {"lm_head.weight"}  # tied to the token embedding
-    if unfit := sorted(absent | {name for name, *_ in report["mismatched_keys"]}):
+            source, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True,
+            ignore_mismatched_sizes=True)  # they are in the report, which says which
+    if unfit := sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}):
         raise ModelError(f"{source} lacks weights that its config.json asks for, or has them in another shape: "
                          f"{', '.join(unfit[:5])}")
+    if unused := sorted(name for name in report["unexpected_keys"] if PART_OF_GPT2.search(name)):
+        raise ModelError(f"{source} has weights that its config.json does not ask for: {', '.join(unused[:5])}")
+    # A stored head that differs from the embedding is a head of its own, whatever config.json says.
+    model.config.tie_word_embeddings = model.lm_head.weight is model.transformer.wte.weight
     return model

@@ -1,14 +1,16 @@
 """Where a run's inputs lie, and what identifies them; opens no table, so that `fingerprint` stays quick."""
 
 import hashlib
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from headtohead.data.records import DataError
 
-PRETRAINED = ("config.json", "generation_config.json", "model*.safetensors*", "tokenizer*", "vocab*", "merges.txt",
-              "*.model", "added_tokens.json", "special_tokens_map.json")  # no pickles
+SETTINGS = ("config.json", "generation_config.json")
+PRETRAINED = (*SETTINGS, "model*.safetensors*", "tokenizer*", "vocab*", "merges.txt", "*.model", "added_tokens.json",
+              "special_tokens_map.json")  # no pickles
 VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("vocab.txt",), ("*.model",))  # one is needed
 PATIENCE = 5.0  # seconds to wait for the hub's first answer
 
@@ -40,26 +42,37 @@ def pretrained_source(pretrained: str) -> str:
     folder = resolve(pretrained)
     if folder.is_dir():
         return str(_with_tokenizer(folder))
-    name, _, revision = pretrained.partition("@")
     try:
-        downloaded = _from_hub(name, revision or None)
+        downloaded = _from_hub(pretrained, PRETRAINED)
     except hub_errors() as error:
         raise DataError(f"model.pretrained {pretrained}: no such folder (looked at {folder}), and the hub does not "
                         f"give it: {in_one_line(error)}") from error
     return str(_with_tokenizer(Path(downloaded)))
 
 
-def _from_hub(name: str, revision: str | None) -> str:
+def settings_folder(pretrained: str) -> Path | None:
+    """Where a pretrained model's settings are: its own folder, else what the hub gives; None if it does not."""
+    folder = resolve(pretrained)
+    if folder.is_dir():
+        return folder
+    with suppress(*hub_errors()):
+        return Path(_from_hub(pretrained, SETTINGS))
+    return None
+
+
+def _from_hub(pretrained: str, files: Sequence[str]) -> str:
     """The folder of a model from the hub, downloaded now or, if the hub does not answer, before."""
     from huggingface_hub import HfApi, snapshot_download
-    fetch = partial(snapshot_download, name, revision=revision, allow_patterns=list(PRETRAINED))
+    name, _, at = pretrained.partition("@")
+    revision = at or None
+    fetch = partial(snapshot_download, name, revision=revision, allow_patterns=list(files))
     try:
-        files = HfApi().model_info(name, revision=revision, timeout=PATIENCE).siblings  # a download waits without end
+        there = HfApi().model_info(name, revision=revision, timeout=PATIENCE).siblings  # a download waits without end
     except hub_errors():
         with suppress(OSError):
             return fetch(local_files_only=True)
         raise
-    if not any(file.rfilename.endswith(".safetensors") for file in files or []):
+    if not any(file.rfilename.endswith(".safetensors") for file in there or []):
         raise ValueError("it has no weights in safetensors, and pickled ones can run any code when they are opened")
     return fetch()
 

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 
 from headtohead.decoding.kernels import add_norm, linear
-from headtohead.decoding.network import Arithmetic, Layer
+from headtohead.decoding.network import Arithmetic, Layer, tanh_gelu
 
 
 class Fused(Arithmetic):
-    """Seven kernels a layer: biases, GELU and sums ride along with the matrix products and norms."""
+    """Seven kernels a layer: biases, GELU by tanh and sums ride along with the matrix products and norms."""
 
     def enter(self, x: Tensor, layer: Layer) -> Tensor:
         return torch.addmm(layer.qkv.bias, add_norm(x, layer.carried, layer.norm_1), layer.qkv.weight)
@@ -16,7 +16,10 @@ class Fused(Arithmetic):
     def leave(self, x: Tensor, attended: Tensor, layer: Layer) -> Tensor:
         x.addmm_(attended, layer.projection.weight)
         normed = add_norm(x, layer.projection.bias, layer.norm_2)
-        wide = torch._addmm_activation(layer.widen.bias, normed, layer.widen.weight, use_gelu=True)
+        if layer.activation is tanh_gelu:
+            wide = torch._addmm_activation(layer.widen.bias, normed, layer.widen.weight, use_gelu=True)
+        else:
+            wide = layer.activation(torch.addmm(layer.widen.bias, normed, layer.widen.weight))
         return x.addmm_(wide, layer.narrow.weight)  # its bias: `carried` of the next layer
 
     def logits(self, x: Tensor) -> Tensor:
@@ -32,7 +35,9 @@ class SingleRow(Arithmetic):
 
     def leave(self, x: Tensor, attended: Tensor, layer: Layer) -> Tensor:
         x = linear(attended, layer.projection.weight.t(), layer.projection.bias, residual=x)
-        wide = linear(x, layer.widen.weight.t(), layer.widen.bias, norm=layer.norm_2, gelu=True)
+        fused = layer.activation is tanh_gelu
+        wide = linear(x, layer.widen.weight.t(), layer.widen.bias, norm=layer.norm_2, gelu=fused)
+        wide = wide if fused else layer.activation(wide)
         return linear(wide, layer.narrow.weight.t(), layer.narrow.bias, residual=x)
 
     def logits(self, x: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """GPT-2 on transformers' own weights, without what transformers does around them: the parts of one forward pass."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,18 @@ from torch.nn.functional import gelu, layer_norm, pad
 
 from headtohead.model import ALIGNED, GPT2
 
+# What transformers calls the same function: GELU by tanh (Hendrycks, Gimpel 2016).
+TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate")
+
+
+def tanh_gelu(x: Tensor) -> Tensor:
+    """GPT-2's activation, which the CUDA kernels have built in."""
+    return gelu(x, approximate="tanh")
+
 
 @dataclass(frozen=True)
 class Layer:
-    """One block's weights. `carried` is the bias of the block before, which the first kernel adds."""
+    """One block's weights and activation. `carried` is the bias of the block before, which the first kernel adds."""
 
     norm_1: Any
     norm_2: Any
@@ -21,6 +30,7 @@ class Layer:
     projection: Any
     widen: Any
     narrow: Any
+    activation: Callable[[Tensor], Tensor]
     carried: Tensor | None
     scale: float
 
@@ -29,33 +39,29 @@ class Network:
     """The layers of a model. Everything is [tokens, width], tokens being all those of a batch.
 
     On CUDA the model's weights are laid out anew for the kernels (same values, same shapes, the model still works):
-    matrices [out, in] in memory, the vocabulary padded to a multiple of 64.
-
-    Raises:
-        ValueError: the model has another activation than GPT-2's.
+    matrices [out, in] in memory, the head's vocabulary padded to a multiple of 64.
     """
 
     def __init__(self, model: GPT2) -> None:
         config, transformer = model.config, model.transformer
-        if config.activation_function != "gelu_new":
-            raise ValueError(f"activation_function {config.activation_function!r} in config.json; GPT-2's is gelu_new")
         self.vocabulary, self._wte, self._wpe = config.vocab_size, transformer.wte, transformer.wpe
         self.norm = transformer.ln_f
+        tanh = config.activation_function in TANH_GELU
         carried = [None, *(block.mlp.c_proj.bias for block in transformer.h)]
         self.layers = [Layer(block.ln_1, block.ln_2, block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc,
-                             block.mlp.c_proj, bias, block.attn.scaling)
+                             block.mlp.c_proj, tanh_gelu if tanh else block.mlp.act, bias, block.attn.scaling)
                        for block, bias in zip(transformer.h, carried[:-1], strict=True)]
         self.carried = carried[-1]
-        self.head: Tensor = self._wte.weight
+        self.head: Tensor = model.lm_head.weight  # the token embedding's own, unless the model has them untied
         if model.device.type == "cuda":
-            self._lay_out()
+            self._lay_out(model.lm_head)
 
-    def _lay_out(self) -> None:
+    def _lay_out(self, head: Any) -> None:
         for layer in self.layers:
             for part in (layer.qkv, layer.projection, layer.widen, layer.narrow):
                 part.weight.data = part.weight.data.t().contiguous().t()
-        self.head = pad(self._wte.weight.data, (0, 0, 0, -self.vocabulary % ALIGNED))
-        self._wte.weight.data = self.head[:self.vocabulary]
+        self.head = pad(head.weight.data, (0, 0, 0, -self.vocabulary % ALIGNED))
+        head.weight.data = self.head[:self.vocabulary]
 
     def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
         """ids and positions [tokens] -> [tokens, width]."""
@@ -107,7 +113,7 @@ class Plain(Arithmetic):
 
     def leave(self, x: Tensor, attended: Tensor, layer: Layer) -> Tensor:
         x = x + _affine(attended, layer.projection)
-        wide = gelu(_affine(_normed(x, layer.norm_2), layer.widen), approximate="tanh")
+        wide = layer.activation(_affine(_normed(x, layer.norm_2), layer.widen))
         return x + _affine(wide, layer.narrow)
 
     def logits(self, x: Tensor) -> Tensor:
