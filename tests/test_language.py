@@ -7,8 +7,8 @@ from headtohead.data.newswire import newswire
 from headtohead.params import LANGUAGES
 from headtohead.quality.language import STEMMERS, choose, detect
 from headtohead.quality.lead import lead3
-from headtohead.quality.measures import BLEU, ROUGE, measure_all
-from headtohead.quality.metric import by_article
+from headtohead.quality.measures import BLEU, ROUGE
+from headtohead.quality.metric import SummaryQuality
 from headtohead.quality.scoring import score
 
 # One article in each language: its sentences, and a text of other words that shares its number.
@@ -39,7 +39,7 @@ languages = pytest.mark.parametrize("language", ARTICLES)
 
 
 def compute(summary, reference, language):
-    return measure_all([*ROUGE, BLEU], by_article([summary], [reference], language))
+    return SummaryQuality(language).compute(predictions=[summary], references=[reference])
 
 
 def article(language):

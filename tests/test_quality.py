@@ -14,8 +14,8 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from headtohead.quality import facts, lead
 from headtohead.quality.intervals import difference, interval
-from headtohead.quality.measures import BLEU, ROUGE, measure_all
-from headtohead.quality.metric import by_article
+from headtohead.quality.measures import BLEU, ROUGE
+from headtohead.quality.metric import SummaryQuality
 from headtohead.quality.rows import read_predictions
 from headtohead.quality.scoring import score
 
@@ -27,7 +27,7 @@ texts = st.lists(st.text("ab cd.\n", max_size=30), min_size=1, max_size=6)
 
 
 def compute(summaries, references, language="en"):
-    return measure_all([*ROUGE, BLEU], by_article(summaries, references, language))
+    return SummaryQuality(language).compute(predictions=summaries, references=references)
 
 
 @pytest.mark.parametrize("name", ROUGE)

@@ -13,7 +13,7 @@ from headtohead.profiling.nvml import opened
 
 # Those that can move a number of the report.
 PACKAGES = ("torch", "triton", "flash-attn", "transformers", "accelerate", "datasets", "tokenizers", "numpy",
-            "rouge-score", "nltk", "sacrebleu", "snowballstemmer", "py3langid", "sentencex")
+            "evaluate", "rouge-score", "nltk", "sacrebleu", "snowballstemmer", "py3langid", "sentencex")
 
 MACHINE_ID = Path("/etc/machine-id")
 CPU_INFO = Path("/proc/cpuinfo")

@@ -4,20 +4,21 @@ import importlib.metadata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from headtohead.params import ENGLISH
 from headtohead.quality import facts as fact_recall
 from headtohead.quality.intervals import LEVEL, RESAMPLES, interval
 from headtohead.quality.language import settings
 from headtohead.quality.measures import FACT_RECALL, LOSS, available, measure_all
-from headtohead.quality.metric import by_article
+from headtohead.quality.metric import SummaryQuality
 from headtohead.words import pieces
 
 Row = Mapping[str, Any]
 MAIN = "test"
-PACKAGES = ("rouge-score", "sacrebleu", "nltk", "snowballstemmer", "py3langid", "sentencex", "numpy")
+PACKAGES = ("rouge-score", "sacrebleu", "evaluate", "nltk", "snowballstemmer", "py3langid", "sentencex", "numpy")
 
 
 def score(rows: Sequence[Row], facts: Sequence[Row], seed: int,
-          language: str) -> tuple[dict[str, float], dict[str, Any]]:
+          language: str = ENGLISH) -> tuple[dict[str, float], dict[str, Any]]:
     """Score summaries.
 
     Args:
@@ -50,7 +51,8 @@ def _score_set(name: str, rows: Sequence[Row], facts: Mapping[str, Any], seed: i
     """Everything about the summaries of one test set."""
     ids = [row["id"] for row in rows]
     summaries, references = ([row[side] for row in rows] for side in ("summary", "reference"))
-    articles = {"id": ids, **by_article(summaries, references, language), **_losses(name, rows)}
+    metric = SummaryQuality(language, seed=seed).compute(predictions=summaries, references=references, by_article=True)
+    articles = {"id": ids, **metric["articles"], **_losses(name, rows)}
     found = fact_recall.find(rows, facts) if facts else []
     articles |= fact_recall.columns(ids, found) if found else {}
     values = measure_all(available(articles), articles)
