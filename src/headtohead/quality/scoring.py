@@ -33,8 +33,8 @@ def score(rows: Sequence[Row], facts: Sequence[Row], seed: int,
         Two dictionaries. The flat one: rouge1, rouge2, rougeL, rougeLsum, bleu (0..1), loss where the rows have
         one, fact_recall where facts are known. The details: the same with NAME_low and NAME_high;
         "fact_recall_by_distance" and "fact_recall_by_kind"; "articles", the columns of `measures.measure`;
-        "summary_words", in scripts without spaces letters; "written_by" if the rows have it; "scorer"; and "further",
-        details of each further set.
+        "summary_words" and "reference_words", their mean lengths, in scripts without spaces in letters; "written_by"
+        if the rows have it; "scorer"; and "further", details of each further set.
 
     Raises:
         ValueError: a row without a needed key, an id twice in one set, or facts of an article that is not there.
@@ -59,10 +59,14 @@ def _score_set(name: str, rows: Sequence[Row], facts: Mapping[str, Any], seed: i
     return {**values, **_intervals(values, articles, seed),
             **{f"{FACT_RECALL}_by_{key}": fact_recall.recall_by(key, ids, found, seed)
                for key in ("distance", "kind") if found},
-            "summary_words": sum(len(pieces(summary)) for summary in summaries) / len(rows),
+            "summary_words": _mean_words(summaries), "reference_words": _mean_words(references),
             **({"cut": sum(row["cut"] > 0 for row in rows) / len(rows)} if "cut" in rows[0] else {}),
             **({"written_by": rows[0]["written_by"]} if "written_by" in rows[0] else {}),
             "articles": articles}
+
+
+def _mean_words(texts: Sequence[str]) -> float:
+    return sum(len(pieces(text)) for text in texts) / len(texts)
 
 
 def _intervals(values: Mapping[str, float], articles: Mapping[str, Any], seed: int) -> dict[str, float]:
