@@ -128,6 +128,15 @@ def test_the_gpu_writes_the_cpus_summaries(name, tokenizer):
     assert write_summaries(Engine(on_gpu(tiny(VARIANTS[name]))), tokenizer, prompts, settings) == expected
 
 
+@variants
+@pytest.mark.parametrize("beams", [1, 3])
+def test_prompts_that_end_just_before_the_positions_do_are_recorded_within_them(name, beams):
+    """61 tokens are recorded as 64, of which a table of 64 has no next one."""
+    ids, asked = random_ids(2, 61, seed=6), {"max_new_tokens": 3, "beams": beams, "no_repeat_ngram": 0, "end": 7}
+    expected = by_transformers(tiny(VARIANTS[name]), ids, torch.ones_like(ids), **asked)
+    assert generate(Engine(on_gpu(tiny(VARIANTS[name]))), ids.cuda(), **asked).tolist() == expected
+
+
 def test_memory_of_recordings_is_given_back():
     engine = Engine(on_gpu(tiny(VARIANTS["flash"])))
     engine.forward(random_ids(1, 8, seed=1).cuda())

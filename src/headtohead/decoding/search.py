@@ -70,9 +70,10 @@ class Search(ABC):
         device = engine.device
         self.rows = shape.batch * shape.beams
         self.ids = torch.zeros(shape.batch, shape.length, dtype=torch.int64, device=device)
-        self.padding = torch.zeros(shape.batch, dtype=torch.int64, device=device)
+        # One token a row until prompts are loaded: recording a length that was rounded up must not pass the positions.
+        self.padding = torch.full((shape.batch,), shape.length - 1, dtype=torch.int64, device=device)
         self.idle = torch.zeros(shape.batch, dtype=torch.bool, device=device)
-        self.left = torch.zeros(self.rows, dtype=torch.int64, device=device)
+        self.left = self.padding.repeat_interleave(shape.beams)
         self.clock = torch.zeros(2 + self.rows, dtype=torch.int64, device=device)
         self.count, self.now, self.positions = self.clock[:1], self.clock[1:2], self.clock[2:]
         self.latest = torch.zeros(self.rows, dtype=torch.int64, device=device)
