@@ -68,6 +68,8 @@ def texts(folder, rows=ARTICLES):
             file = folder / side / ("sport" if number % 2 else "") / f"{row['id']}.txt"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(row[side], encoding="utf-8")
+    (folder / "article/.trash").mkdir()
+    (folder / "article/.trash/a0.txt").write_text("Old.")
 
 
 def texts_in_folders(folder):

@@ -101,9 +101,9 @@ def _check_accents(files: list[Path]) -> None:
     """Nearly every file can be read as cp1252: look whether what comes out could be a text."""
     strange, accents, shown = 0, 0, None
     for piece in pieces(_lines(files)):
-        strange += len(piece.strange)
-        accents += len({*piece.letters, *piece.strange})
-        if not shown and len(piece.strange) > STRANGE * len(piece.letters):
+        here, of = piece.strange()
+        strange, accents = strange + here, accents + of
+        if not shown and here > STRANGE * of:
             shown = piece.shown()
     if shown and strange > STRANGE * accents:
         raise DataError(f"{shown[0]}: reads {shown[1]!r} in cp1252, and {strange / accents:.0%} of all accents are "

@@ -131,14 +131,18 @@ def _texts(folder: Path, data: Data) -> list[Path]:
     articles, summaries = folder / data.article, folder / data.summary
     if not (articles.is_dir() and summaries.is_dir()):
         return []
-    ours, theirs = ({file.relative_to(side) for file in side.rglob("[!.]*") if format_of(file) == TEXT}
-                    for side in (articles, summaries))
+    ours, theirs = _text_names(articles), _text_names(summaries)
     if single := sorted(ours ^ theirs):
         there, lacking = (articles, summaries) if single[0] in ours else (summaries, articles)
         raise DataError(f"{there / single[0]}: there is no {lacking / single[0]} to go with it")
     if not ours:
         raise DataError(f"{articles} has no {TEXT} files")
     return [side / name for name in sorted(ours) for side in (articles, summaries)]
+
+
+def _text_names(folder: Path) -> set[Path]:
+    names = {file.relative_to(folder) for file in folder.rglob("*") if format_of(file) == TEXT}
+    return {name for name in names if not any(part.startswith(".") for part in name.parts)}
 
 
 def _entries(folder: Path) -> list[Path]:
