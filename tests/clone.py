@@ -12,9 +12,12 @@ from pathlib import Path
 
 from closure import ROOT
 
+from headtohead.caches import FOLDERS
+
 HOME = "/proc/sys/home"  # is not there, and not even root can make it
-ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1",
-                            "OMP_NUM_THREADS": "1", "HOME": HOME}
+ENVIRONMENT = {key: value for key, value in os.environ.items() if key not in FOLDERS} | {  # torch sets one of these
+    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1",
+    "OMP_NUM_THREADS": "1", "HOME": HOME}
 
 
 class Clone:

@@ -94,9 +94,14 @@ def test_every_language_that_can_be_found_can_be_named():
 
 @pytest.mark.parametrize(("language", "one", "other", "same"), [
     ("de", "Häusern", "Haus", True), ("ru", "города", "город", True), ("ar", "وَلَد", "ولد", True),
-    ("hi", "काम", "कम", False), ("fa", "می\u200cروند", "میروند", True), ("ja", "ＡＢＣ", "abc", True)])
+    ("hi", "दिन", "दान", False), ("fa", "می\u200cروند", "میروند", True), ("ja", "ＡＢＣ", "abc", True)])
 def test_words_are_compared_by_their_stems(language, one, other, same):
     assert compute(one, other, language)["rouge1"] == same
+
+
+def test_scripts_without_spaces_are_compared_letter_by_letter():
+    assert compute("北京市长来了。", "上海市长来了", "zh")["rouge1"] == pytest.approx(4 / 6)
+    assert compute("คนดี", "คนดู", "th")["rouge1"] == pytest.approx(2 / 3)
 
 
 def test_the_details_say_how_texts_were_scored():
@@ -110,5 +115,5 @@ def test_the_details_say_how_texts_were_scored():
 
 
 def test_the_length_of_summaries_counts_letters_where_there_are_no_spaces():
-    rows = [{"id": "1", "summary": "北京“很好”。 Oslo, 12", "reference": "a"}]
-    assert score(rows, [], 0, "zh")[1]["summary_words"] == 6
+    rows = [{"id": "1", "summary": "“北京ABC“很好”。 Oslo, 12", "reference": "a"}]
+    assert score(rows, [], 0, "zh")[1]["summary_words"] == 7

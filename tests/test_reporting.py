@@ -363,10 +363,11 @@ def test_a_fact_is_marked_where_it_stands_as_a_word(tmp_path):
     assert "In 2012, <strong>12</strong> of Mr. <strong>St. John</strong>'s 120 (<strong>12</strong>)." in page
 
 
-def test_facts_and_words_are_marked_in_scripts_without_spaces():
+def test_facts_and_words_are_marked_in_scripts_without_spaces(tmp_path):
     assert [part for part, strong in facts_marked("他在北京市，北京。", ["北京"]).parts if strong] == ["北京"] * 2
-    marked = changes_marked("他昨天在北京。 Oslo", "他今天在北京。 Oslo")
-    assert (marked, [part for part, strong in marked.parts if strong]) == ("他昨天在北京。 Oslo", ["昨"])
+    marked = changes_marked("他“昨”天，在北京。 Oslo", "他“今”日，在北京。 Oslo")
+    assert (marked, [part for part, strong in marked.parts if strong]) == ("他“昨”天，在北京。 Oslo", ["昨”天"])
+    assert "他“<strong>昨”天</strong>，在北京。 Oslo" in to_html(escape(marked), tmp_path)
 
 
 def test_a_number_within_another_is_not_marked():

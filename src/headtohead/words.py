@@ -11,7 +11,11 @@ UNSPACED = r"[[\p{Han}\p{Hiragana}\p{Katakana}\u30fc\uff70\p{Thai}\p{Lao}\p{Khme
 SPACED = rf"[[\p{{L}}\p{{M}}\p{{N}}_]--{UNSPACED}]"
 
 _WORD = regex.compile(rf"{UNSPACED}\p{{M}}*|{SPACED}+", regex.V1)
-_PIECE = regex.compile(rf"{UNSPACED}\p{{M}}*\p{{P}}*|[[^\s\x1c-\x1f]--{UNSPACED}]+", regex.V1)  # spaces as `str.split`
+_SPACE = r"\s\x1c-\x1f"  # as `str.split` has it
+_SIGNS = r"[\p{P}\p{S}]"
+_PIECE = regex.compile(rf"({UNSPACED}\p{{M}}*){_SIGNS}*"
+                       rf"|(?!{_SIGNS}+{UNSPACED})([[^{_SPACE}]--{UNSPACED}]+?)(?=[{_SPACE}]|\Z|{_SIGNS}*{UNSPACED})",
+                       regex.V1)
 
 
 def words(text: str) -> list[str]:
@@ -23,5 +27,5 @@ def words(text: str) -> list[str]:
 
 
 def pieces(text: str) -> list[tuple[int, int]]:
-    """Begin and end of each word of `text` with its punctuation: what `str.split` finds, and each unspaced letter."""
-    return [match.span() for match in _PIECE.finditer(text)]
+    """Begin and end of each word of `text`: what `str.split` finds, and each unspaced letter without punctuation."""
+    return [match.span(match.lastindex) for match in _PIECE.finditer(text)]

@@ -15,7 +15,7 @@ from headtohead.params import AUTO, ENGLISH, LANGUAGES
 from headtohead.words import words
 
 SAMPLE, BEGINNING = 200, 1000  # articles that are looked at, and characters of each
-UNSPACED = ("ja", "km", "lo", "my", "th", "zh")  # written without spaces between words
+WITHOUT_SPACES = ("ja", "km", "lo", "my", "th", "zh")  # written without spaces between words
 STEMMERS = {
     "ar": "arabic", "ca": "catalan", "cs": "czech", "da": "danish", "de": "german", "el": "greek", "eo": "esperanto",
     "es": "spanish", "et": "estonian", "eu": "basque", "fa": "persian", "fi": "finnish", "fr": "french", "ga": "irish",
@@ -59,7 +59,9 @@ def bleu_tokenizer(language: str) -> str:
     """The name of sacrebleu's tokenizer: its default for English, else one that knows the script's punctuation."""
     if language == ENGLISH:
         return "13a"
-    return {"zh": "zh"}.get(language, "char" if language in UNSPACED else "intl")
+    if language == "zh":
+        return "zh"
+    return "char" if language in WITHOUT_SPACES else "intl"
 
 
 def settings(language: str) -> dict[str, str]:
@@ -68,7 +70,7 @@ def settings(language: str) -> dict[str, str]:
         tokenizer, parameters = "use_stemmer=True, default tokenizer", "its defaults"
     else:
         stems = f"stemmed by Snowball's {STEMMERS[language]} stemmer" if language in STEMMERS else "not stemmed"
-        unit = "characters" if language in UNSPACED else "Unicode words"
+        unit = "characters" if language in WITHOUT_SPACES else "Unicode words"
         tokenizer, parameters = f"{unit}, {stems}", f"tokenize={bleu_tokenizer(language)!r}"
     return {"language": language,
             "rouge": f"rouge-score, {tokenizer}, mean F1 over articles, newlines kept",
