@@ -109,7 +109,7 @@ def test_whatever_a_configuration_says_logits_and_summaries_are_transformers_own
 @pytest.mark.parametrize("seed", range(len(ACTIVATIONS)))
 def test_on_cuda_too_whatever_a_configuration_says_the_engine_is_right(seed, tmp_path):
     """In one pass, for a single token, and token by token; by kernels that have GPT-2's activation built in."""
-    random_model(seed, n_embd=48).save_pretrained(tmp_path)  # PyTorch's kernels for float32 want a head's width by fours
+    random_model(seed, n_embd=48).save_pretrained(tmp_path)  # PyTorch's float32 kernels want widths by fours
     theirs = GPT2LMHeadModel.from_pretrained(tmp_path, dtype=torch.float32).eval()
     ours = read(tmp_path).cuda()
     ours.config.attention_backend = "sdpa"  # FlexAttention would compile for every shape

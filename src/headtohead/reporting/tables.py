@@ -53,7 +53,8 @@ def compared(variants: Sequence[Variant]) -> Table:
               "forward ms", "generate ms", "tokens/s", "peak MB", "train step ms"]
     speeds = ("forward_ms", "generate_ms", "tokens_per_s", "peak_memory_mb", "train_step_ms")
     return Table(header, [[variant.name, *(_give_or_take(variant, name) for name in measures),
-                           f"{variant.details['summary_words']:.1f}", *(short(variant.efficiency[name]) for name in speeds)] for variant in variants])
+                           f"{variant.details['summary_words']:.1f}",
+                           *(short(variant.efficiency[name]) for name in speeds)] for variant in variants])
 
 
 def study_quality(results: Results) -> Table:
