@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     with TemporaryDirectory() as folder:
-        clone = Clone(Path(folder))
+        clone = Clone(Path(folder) / "clone")
         started = time.monotonic()
         clone.run("dvc", "repro")
         duration = time.monotonic() - started
