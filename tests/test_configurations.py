@@ -231,6 +231,7 @@ def test_damaged_settings_are_refused_before_any_work(folder):
 def test_fine_tuned_models_end_as_they_were_trained_and_forget_the_pretrained_ones_way_of_generating(
         folder, tmp_path, tokenizer):
     say(folder, vocab_size=300)
+    tokenizer.save_pretrained(folder)
     edit_weights(folder, lambda weights: weights.update({
         name: torch.ones(300, weights[name].shape[1]) for name in ("lm_head.weight", "transformer.wte.weight")}))
     say(folder, "generation_config.json", do_sample=True, temperature=0.7, max_length=50, eos_token_id=[7, 8])

@@ -94,7 +94,7 @@ def test_a_variants_number_re_runs_that_variant_and_changing_it_back_trains_noth
 
 
 def test_how_summaries_are_generated_leaves_training_alone(clone):
-    clone.edit("batch_size: 8, max_new_tokens: 12", "batch_size: 8, max_new_tokens: 9")
+    clone.edit("max_new_tokens: 84, beams: 1", "max_new_tokens: 84, beams: 2")
     stages = executed(clone.run("dvc", "repro", "--dry"))
     assert "generate@flash" in stages
     assert not {stage for stage in stages if stage.startswith(("train", "tokenize", "fetch", "profile"))}

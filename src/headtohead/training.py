@@ -76,8 +76,11 @@ def train(model: GPT2, examples: list[Example], validation: list[Example], setti
         if compiled:
             compile_for_training(model)
         with mixed(model.device, settings.precision):
-            console.print(f"{title}: {model.num_parameters():,} parameters on {_in_words(model.device)}, attention by "
-                          f"{model.backend_for(longest, training=True)}; {len(examples):,} examples")
+            log.info("%s parameters on %s, attention by %s; %s examples", f"{model.num_parameters():,}", model.device,
+                     model.backend_for(longest, training=True), f"{len(examples):,}")
+        if model.device.type == "cuda" and (visible := torch.cuda.device_count()) > 1:
+            console.print(f"{title} uses {torch.cuda.get_device_name(model.device)} ({model.device}), one of {visible} "
+                          "visible GPUs")
         if done < settings.steps:  # resumed at its end, Trainer would take one step more
             trainer.train(resume_from_checkpoint=last and str(last))
     end = _state(checkpoints / f"checkpoint-{settings.steps}")
@@ -108,13 +111,6 @@ def make_examples(rows: Any, layout: Layout) -> list[Example]:
 def _compiles() -> bool:
     """On CUDA alone: there it pays, and there the shapes are kept the same."""
     return torch.cuda.is_available()
-
-
-def _in_words(device: torch.device) -> str:
-    """A training uses one device, however many there are."""
-    if device.type != "cuda":
-        return "the CPU"
-    return f"{torch.cuda.get_device_name(device)} ({device}, the only one used of {torch.cuda.device_count()})"
 
 
 def _alike(count: int, most: int) -> int:
