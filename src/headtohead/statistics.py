@@ -1,0 +1,138 @@
+"""Where a difference between trained models becomes a claim, and nowhere else.
+
+The unit is a training: a function (what a variant computes) and a seed. Articles are crossed with trainings, and both
+are samples: another seed gives another model, another day gives other articles. An interval that covers the articles
+alone takes the luck of one training for a property of its attention.
+"""
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from math import inf, sqrt
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtr, stdtrit  # Student's t
+
+ALPHA = 0.05
+MOST = 1000  # trainings that anyone might do
+
+Verdict = Literal["better", "worse", "equivalent", "undecided"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One function against the control, on one measure.
+
+    Args:
+        difference: ours minus the control's.
+        low, high: its 95 % interval, over trainings and articles; infinite if either was trained once.
+        p: of no difference, two-sided; from `compare_all` adjusted for the number of functions compared.
+        within: whether the difference lies within the margin on either side (two one-sided tests at 0.05 each).
+        trainings: of each function with which the interval would reach no further than the margin on either side, were
+            the spread as it is; None if the articles alone make it wider, or if there is no spread to go by.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    within: bool
+    trainings: int | None
+
+    @property
+    def verdict(self) -> Verdict:
+        """What may be claimed: better or worse at a p below 0.05, else equivalent within the margin, else nothing."""
+        if self.p < ALPHA:
+            return "better" if self.difference > 0 else "worse"
+        return "equivalent" if self.within else "undecided"
+
+
+def compare(ours: ArrayLike, control: ArrayLike, margin: float = 0.01) -> Comparison:
+    """Compare two functions by their trainings.
+
+    The variance of the difference is that of the two means over trainings (Welch 1947) plus that of the mean over
+    articles of the difference between the functions' mean scores, which is what a bootstrap over articles estimates.
+    The degrees of freedom follow Welch and Satterthwaite from all three. Equivalence is tested by two one-sided tests
+    (Schuirmann 1987).
+
+    Args:
+        ours, control: [trainings, articles] of one measure, of which more is better; the same articles in the same
+            order. Kernels of one function are no trainings of their own: average them for each seed first.
+        margin: the smallest difference of interest, in the measure's own unit.
+
+    Raises:
+        ValueError: the shapes do not fit, a score is no finite number, or the margin is not positive.
+    """
+    a, b = _scores(ours, "ours"), _scores(control, "control")
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"ours has scores of {a.shape[1]} articles and control of {b.shape[1]}; they must be of the "
+                         "same articles, in the same order")
+    if not margin > 0:
+        raise ValueError(f"margin {margin}: must be positive")
+    difference, articles = float(a.mean() - b.mean()), a.shape[1]
+    if min(len(a), len(b)) < 2:
+        return Comparison(difference, -inf, inf, 1.0, within=False, trainings=None)
+    spreads = [float(np.var(scores.mean(1), ddof=1)) for scores in (a, b)]
+    by_article = (float(np.var(a.mean(0) - b.mean(0), ddof=1)) / articles, articles - 1)
+    error, freedom = _error([(spreads[0] / len(a), len(a) - 1), (spreads[1] / len(b), len(b) - 1), by_article])
+    return Comparison(
+        difference, difference - _half(error, freedom), difference + _half(error, freedom),
+        _p(difference, error, freedom), within=abs(difference) + _half(error, freedom, 2 * ALPHA) < margin,
+        trainings=_trainings(spreads, by_article, margin))
+
+
+def compare_all(ours: Mapping[str, ArrayLike], control: ArrayLike, margin: float = 0.01) -> dict[str, Comparison]:
+    """Compare several functions with one control, so that a claim about any is false in at most one of twenty cases.
+
+    Holm's step-down procedure (Holm 1979) adjusts p; equivalence needs no adjustment, for it is no search.
+
+    Args:
+        ours: scores of each function by name, as `compare` takes them.
+
+    Raises:
+        ValueError: see `compare`.
+    """
+    found = {name: compare(scores, control, margin) for name, scores in ours.items()}
+    ordered = sorted(found, key=lambda name: found[name].p)
+    steps = [(len(ordered) - rank) * found[name].p for rank, name in enumerate(ordered)]
+    adjusted = dict(zip(ordered, accumulate(steps, max), strict=True))
+    return {name: replace(comparison, p=min(1.0, adjusted[name])) for name, comparison in found.items()}
+
+
+def _scores(values: ArrayLike, name: str) -> NDArray[np.float64]:
+    scores = np.asarray(values, dtype=float)
+    if scores.ndim != 2 or scores.shape[0] < 1 or scores.shape[1] < 2:
+        raise ValueError(f"{name} {scores.shape}: need [trainings, articles], with two articles or more")
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{name}: a score is no finite number")
+    return scores
+
+
+def _error(parts: list[tuple[float, int]]) -> tuple[float, float]:
+    """Standard error and degrees of freedom of a sum of independent (variance, degrees of freedom)."""
+    variance = sum(part for part, _ in parts)
+    uncertainty = sum(part ** 2 / freedom for part, freedom in parts)
+    return sqrt(variance), variance ** 2 / uncertainty if uncertainty > 0 else 1.0
+
+
+def _p(difference: float, error: float, freedom: float) -> float:
+    if error == 0:  # every training of either wrote the same
+        return 1.0 if difference == 0 else 0.0
+    return 2 * float(stdtr(freedom, -abs(difference) / error))
+
+
+def _half(error: float, freedom: float, alpha: float = ALPHA) -> float:
+    """Half of an interval."""
+    return float(stdtrit(freedom, 1 - alpha / 2)) * error if error else 0.0
+
+
+def _trainings(spreads: list[float], by_article: tuple[float, int], margin: float) -> int | None:
+    """See `Comparison`; by bisection, for more trainings never widen the interval."""
+    def reach(count: int) -> float:
+        return _half(*_error([*((spread / count, count - 1) for spread in spreads), by_article]))
+
+    found = bisect_left(range(2, MOST + 1), True, key=lambda count: reach(count) <= margin) + 2
+    return found if found <= MOST else None

@@ -1,0 +1,123 @@
+"""Differences and claims, against scipy, against arithmetic, and against a world in which the truth is known."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from simulation import World, rates
+
+from headtohead.statistics import compare, compare_all
+
+
+def scores(trainings, articles, mean=0.5, luck=0.01, seed=0):
+    rng = np.random.default_rng(seed)
+    return mean + rng.normal(0, luck, (trainings, 1)) + rng.normal(0, 0.1, (1, articles))
+
+
+def test_with_very_many_articles_it_is_welchs_test():
+    """Articles that differ by nothing leave the spread of trainings alone."""
+    rng = np.random.default_rng(1)
+    ours, control = rng.normal(0.52, 0.02, 5), rng.normal(0.5, 0.005, 7)
+    found = compare(np.repeat(ours[:, None], 50, 1), np.repeat(control[:, None], 50, 1))
+    expected = stats.ttest_ind(ours, control, equal_var=False)
+    assert found.p == pytest.approx(expected.pvalue)
+    assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval(0.95)))
+
+
+def test_with_trainings_alike_it_is_the_paired_test_over_articles():
+    rng = np.random.default_rng(2)
+    ours, control = rng.normal(0.5, 0.1, 40), rng.normal(0.5, 0.1, 40)
+    found, expected = compare([ours] * 3, [control] * 3), stats.ttest_rel(ours, control)
+    assert found.p == pytest.approx(expected.pvalue)
+    assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval(0.95)))
+
+
+def test_the_interval_covers_both_by_hand():
+    ours, control = np.array([[0.5, 0.7], [0.6, 0.9]]), np.array([[0.4, 0.5], [0.2, 0.5]])
+    parts = [np.var([0.6, 0.75], ddof=1) / 2, np.var([0.45, 0.35], ddof=1) / 2,
+             np.var([0.55 - 0.3, 0.8 - 0.5], ddof=1) / 2]
+    freedom = sum(parts) ** 2 / sum(part ** 2 for part in parts)
+    half = stats.t.ppf(0.975, freedom) * math.sqrt(sum(parts))
+    found = compare(ours, control)
+    assert found.difference == pytest.approx(0.275)
+    assert (found.low, found.high) == pytest.approx((0.275 - half, 0.275 + half))
+
+
+@pytest.mark.parametrize(("difference", "luck", "verdict"), [
+    (0.1, 0.005, "better"), (-0.1, 0.005, "worse"), (0.0, 0.001, "equivalent"), (0.02, 0.05, "undecided")])
+def test_verdicts(difference, luck, verdict):
+    control = scores(5, 400, luck=luck, seed=3)
+    assert compare(control[::-1] + difference, control).verdict == verdict
+
+
+def test_equivalence_is_two_one_sided_tests():
+    control, ours = scores(6, 400, luck=0.004, seed=4), scores(6, 400, luck=0.004, seed=4)[::-1] + 0.001
+    found = compare(ours, control, margin=0.01)
+    assert found.verdict == "equivalent"
+    error = (found.high - found.low) / 2 / stats.t.ppf(0.975, 10)  # equal spreads and articles that cancel
+    assert found.within == (abs(found.difference) + stats.t.ppf(0.95, 10) * error < 0.01)
+    assert compare(ours, control, margin=0.003).verdict == "undecided"
+
+
+@pytest.mark.parametrize("count", [(1, 5), (5, 1), (1, 1)])
+def test_one_training_supports_no_claim(count):
+    ours, control = scores(count[0], 100, mean=0.9), scores(count[1], 100, mean=0.1)
+    found = compare(ours, control)
+    assert found.difference == pytest.approx(0.8, abs=0.05)
+    assert (found.verdict, found.p, found.low, found.high) == ("undecided", 1.0, -math.inf, math.inf)
+    assert found.trainings is None
+
+
+def test_trainings_that_all_wrote_the_same_are_equivalent():
+    assert compare([[0.1, 0.4]] * 2, [[0.1, 0.4]] * 2).verdict == "equivalent"
+
+
+def test_how_many_trainings_would_tell():
+    ours, control = scores(4, 10_000, luck=0.02, seed=5), scores(4, 10_000, luck=0.02, seed=6)
+    found = compare(ours, control)
+    assert found.verdict == "undecided"
+    assert found.trainings > 4
+    assert compare(scores(4, 100, seed=7), scores(4, 100, seed=8)[:, ::-1]).trainings is None  # too few articles
+
+
+@given(st.integers(0, 10_000), st.integers(2, 5), st.integers(2, 5), st.integers(2, 30))
+def test_sides_swapped_and_trainings_in_another_order_change_nothing(seed, first, second, articles):
+    rng = np.random.default_rng(seed)
+    ours, control = rng.random((first, articles)), rng.random((second, articles))
+    found, swapped = compare(ours, control), compare(control[::-1], ours)
+    assert swapped.difference == pytest.approx(-found.difference)
+    assert (swapped.low, swapped.high) == pytest.approx((-found.high, -found.low))
+    assert swapped.p == pytest.approx(found.p)
+
+
+def test_several_functions_are_adjusted_by_holm():
+    control = scores(5, 200, seed=9)
+    ours = {name: control[::-1] + shift for name, shift in (("a", 0.012), ("b", 0.014), ("c", 0.0))}
+    alone, together = {name: compare(own, control) for name, own in ours.items()}, compare_all(ours, control)
+    ps = sorted(comparison.p for comparison in alone.values())
+    assert together["b"].p == pytest.approx(3 * ps[0])
+    assert together["a"].p == pytest.approx(max(3 * ps[0], 2 * ps[1]))
+    assert compare_all({}, control) == {}
+
+
+@pytest.mark.parametrize(("ours", "control", "message"), [
+    ([[1, 2]], [[1, 2, 3]], "2 articles and control of 3"), ([1, 2], [[1, 2]], r"ours \(2,\): need"),
+    ([[1, 2]], [[1, math.nan]], "control: a score is no finite number"), ([[1]], [[1]], "two articles or more")])
+def test_what_does_not_fit_is_refused(ours, control, message):
+    with pytest.raises(ValueError, match=message):
+        compare(ours, control)
+    with pytest.raises(ValueError, match="margin 0: must be positive"):
+        compare([[1, 2]], [[1, 2]], margin=0)
+
+
+@pytest.mark.parametrize("world", [World(0.015, 3, 200), World(0.015, 5, 1000), World(0.005, 10, 40)], ids=str)
+def test_it_keeps_its_promise(world):
+    """In 400 worlds, so that five in a hundred come out between 2 and 8; `python tests/simulation.py` asks longer."""
+    found = rates(world, margin=0.01, worlds=400)
+    assert found["false claims"] <= 0.08
+    assert found["coverage"] >= 0.92
+    assert found["false equivalence"] <= 0.08
+    assert found["reports with a false claim"] <= 0.08
