@@ -1,7 +1,5 @@
 """The report's reference rows: each article's first three sentences, and the model before any training."""
 
-from pathlib import Path
-
 import torch
 
 from headtohead.attention.spec import AttentionSpec
@@ -10,28 +8,28 @@ from headtohead.data.records import read_jsonl, write_jsonl
 from headtohead.data.tokens import load_split, load_tokenizer
 from headtohead.decoding.predictions import predict
 from headtohead.model import best_device
-from headtohead.params import read_params
+from headtohead.params import LEAD3, UNTRAINED, read_params
+from headtohead.paths import SUBSET, Run
 from headtohead.quality.language import choose
 from headtohead.quality.lead import lead3
 from headtohead.stage import run
 
-TEST = Path("data/subset/test.jsonl")
-PREDICTIONS = Path("data/predictions")
+TEST = SUBSET / "test.jsonl"
 
 
 def main() -> None:
     params = read_params()
-    preset = params.chosen
+    preset, seed = params.chosen, params.seed
     language = choose(preset.score.language, (row["article"] for row in read_jsonl(TEST)))
-    write_jsonl(PREDICTIONS / "lead3.jsonl", (
+    write_jsonl(Run(LEAD3, seed).predictions, (
         {"id": row["id"], "summary": lead3(row["article"], language), "reference": row["summary"]}
         for row in read_jsonl(TEST)))
 
     tokenizer, max_length = load_tokenizer(), preset.tokenizer.max_length
-    model = build(AttentionSpec(), preset.model, tokenizer, max_length, params.seed).eval()
+    model = build(AttentionSpec(), preset.model, tokenizer, max_length, seed).eval()
     model.to(best_device(), getattr(torch, preset.generate.precision))
     rows = predict(model, tokenizer, load_split("test"), preset.generate, max_length, "summaries, untrained")
-    write_jsonl(PREDICTIONS / "untrained.jsonl", rows)
+    write_jsonl(Run(UNTRAINED, seed).predictions, rows)
 
 
 if __name__ == "__main__":

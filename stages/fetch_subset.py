@@ -1,16 +1,13 @@
 """Read articles from the chosen source, clean and sample them, and write each split as JSON Lines."""
 
 import shutil
-from pathlib import Path
 
 from headtohead.data.records import write_json, write_jsonl
 from headtohead.data.sources import open_splits
 from headtohead.params import read_params
+from headtohead.paths import ARTICLES, SUBSET
 from headtohead.progress import Bar, console, print_table
 from headtohead.stage import run
-
-SUBSET = Path("data/subset")
-DETAILS = Path("data/details/articles.json")
 
 
 def main() -> None:
@@ -20,7 +17,7 @@ def main() -> None:
         splits, tallies = open_splits(params.chosen.data, params.seed, bar.advance)
         counts = {split: write_jsonl(SUBSET / f"{split}.jsonl", rows) for split, rows in splits.items()}
         bar.tell_rate("rows")
-    write_json(DETAILS, {"splits": counts, "inputs": [tally.row() for tally in tallies]})
+    write_json(ARTICLES, {"splits": counts, "inputs": [tally.row() for tally in tallies]})
     console.print(", ".join(f"{count:,} {split}" for split, count in counts.items()), "articles")
     if tallies:
         print_table([tally.row() for tally in tallies])

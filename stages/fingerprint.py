@@ -1,27 +1,29 @@
-"""Check params.yaml whole, and write down the machine and the input's identity; imports no torch."""
+"""Check params.yaml whole, and write down what the machine, the input and the variants are; imports no torch."""
 
-from pathlib import Path
 
 from headtohead.data.folders import locate
 from headtohead.data.inputs import identity, pretrained_files
 from headtohead.data.pretrained import check_pretrained
 from headtohead.data.records import write_json
 from headtohead.params import read_params
+from headtohead.paths import MACHINE, PRETRAINED, SOURCE, VARIANTS
 from headtohead.profiling.machine import describe
 from headtohead.stage import run
 
 
 def main() -> None:
     params = read_params()
-    write_json(Path("metrics/machine.json"), describe())
+    write_json(MACHINE, describe())
+    for name, spec in params.variants.items():
+        write_json(VARIANTS / f"{name}.json", {**spec.model_dump(), "sees": spec.digest()})
     data, pretrained = params.chosen.data, params.chosen.model.pretrained
     articles = locate(data) if data.source == "files" else {}
     files = {f"{split} {number}": file for split, parts in articles.items() for number, file in enumerate(parts, 1)}
-    write_json(Path("data/source.json"), {"source": data.source, "files": identity(files)})
+    write_json(SOURCE, {"source": data.source, "files": identity(files)})
     if pretrained:
         check_pretrained(pretrained)
     model = pretrained_files(pretrained) if pretrained else {}
-    write_json(Path("data/pretrained.json"), {"pretrained": pretrained, "files": identity(model)})
+    write_json(PRETRAINED, {"pretrained": pretrained, "files": identity(model)})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,4 @@
-"""Write one variant's summaries of the test articles, and of those in the longer test sets."""
-
-from pathlib import Path
+"""Write the summaries of one variant's trainings, of the test articles and of those in the further test sets."""
 
 import torch
 
@@ -9,26 +7,30 @@ from headtohead.data.records import write_jsonl
 from headtohead.data.tokens import further_sets, load_split, load_tokenizer
 from headtohead.decoding.predictions import predict
 from headtohead.model import best_device
-from headtohead.params import read_params
+from headtohead.params import Params, read_params
+from headtohead.paths import Run
 from headtohead.stage import run, writing
-
-PREDICTIONS = Path("data/predictions")
 
 
 def main(variant: str) -> None:
     params = read_params()
-    preset = params.chosen
-    model, tokenizer = load(f"models/{variant}", backend=params.asked_backend)
-    check_trained_here(variant, model, tokenizer, params, load_tokenizer())
-    model.to(best_device(), getattr(torch, preset.generate.precision))
-    max_length = preset.tokenizer.max_length
-    rows = predict(model, tokenizer, load_split("test"), preset.generate, max_length, f"summaries by {variant}")
+    for seed in params.seeds:
+        write(Run(variant, seed), params)
+
+
+def write(ours: Run, params: Params) -> None:
+    """Write the summaries of one training."""
+    settings, max_length = params.chosen.generate, params.chosen.tokenizer.max_length
+    model, tokenizer = load(ours.model, backend=params.asked_backend)
+    check_trained_here(ours, model, tokenizer, params, load_tokenizer())
+    model.to(best_device(), getattr(torch, settings.precision))
+    rows = predict(model, tokenizer, load_split("test"), settings, max_length, f"summaries by {ours}")
     # Longer articles are cut only where the model's positions end: that is what they are there to show.
     further = [{"set": name, **row} for name in further_sets()
-               for row in predict(model, tokenizer, load_split(name), preset.generate, None, f"{name} by {variant}")]
-    with writing(PREDICTIONS):
-        write_jsonl(PREDICTIONS / f"{variant}.jsonl", rows)
-        write_jsonl(PREDICTIONS / "further" / f"{variant}.jsonl", further)
+               for row in predict(model, tokenizer, load_split(name), settings, None, f"{name} by {ours}")]
+    with writing(ours.predictions):
+        write_jsonl(ours.predictions, rows)
+        write_jsonl(ours.further, further)
 
 
 if __name__ == "__main__":

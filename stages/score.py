@@ -1,25 +1,34 @@
-"""Score one variant's summaries: ROUGE, BLEU, loss and fact recall, with bootstrap intervals."""
+"""Score one variant's summaries, or a baseline's: ROUGE, BLEU, loss and facts, of each training and over all."""
 
-from pathlib import Path
-
-from headtohead.data.records import read_jsonl, write_json
-from headtohead.params import read_params
+from headtohead.data.inputs import run_identity
+from headtohead.data.records import Record, read_jsonl, write_json
+from headtohead.params import BASELINES, read_params
+from headtohead.paths import FACTS, QUALITY, SUBSET, Run, details, metrics
 from headtohead.quality.language import choose
-from headtohead.quality.rows import read_predictions
-from headtohead.quality.scoring import score
+from headtohead.quality.rows import read_predictions, read_references
+from headtohead.quality.scoring import over_seeds, score
 from headtohead.stage import run
-
-TEST = Path("data/subset/test.jsonl")
 
 
 def main(variant: str) -> None:
-    predictions = [row for path in (f"{variant}.jsonl", f"further/{variant}.jsonl")
-                   for row in read_predictions(Path("data/predictions") / path)]
     params = read_params()
-    language = choose(params.chosen.score.language, (row["article"] for row in read_jsonl(TEST)))
-    flat, details = score(predictions, list(read_jsonl(Path("data/tokens/facts.jsonl"))), params.seed, language)
-    write_json(Path(f"metrics/variants/{variant}/quality.json"), flat)
-    write_json(Path(f"data/details/{variant}/quality.json"), details)
+    language = choose(params.chosen.score.language, (row["article"] for row in read_jsonl(SUBSET / "test.jsonl")))
+    facts, references, of = list(read_jsonl(FACTS)), read_references(SUBSET), run_identity(params.preset)
+    trainings = []
+    for seed in [params.seed] if variant in BASELINES else params.seeds:
+        ours = Run(variant, seed)
+        scores = score(predictions(ours), facts, references, language)
+        write_json(ours.quality, {**scores, "run": of})
+        trainings.append(scores)
+    flat, rest = over_seeds(trainings)
+    write_json(metrics(variant, QUALITY), flat)
+    write_json(details(variant, QUALITY), {**rest, "run": of})
+
+
+def predictions(ours: Run) -> list[Record]:
+    """All that a training wrote; the baselines write of the test set alone."""
+    files = [ours.predictions, *filter(lambda file: file.exists(), [ours.further])]
+    return [row for file in files for row in read_predictions(file)]
 
 
 if __name__ == "__main__":

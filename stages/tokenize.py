@@ -2,7 +2,6 @@
 
 import shutil
 from itertools import islice
-from pathlib import Path
 
 from headtohead.data.inputs import pretrained_source
 from headtohead.data.layout import Layout
@@ -10,11 +9,10 @@ from headtohead.data.records import count_rows, read_jsonl, write_json
 from headtohead.data.tokenizer import pretrained_tokenizer, separator_ids, train_tokenizer
 from headtohead.data.tokens import TOKENS, lengths, tokenize_splits
 from headtohead.params import read_params
+from headtohead.paths import LENGTHS, SUBSET
 from headtohead.progress import Bar, print_table
 from headtohead.stage import run
 
-SUBSET = Path("data/subset")
-DETAILS = Path("data/details/lengths.json")
 SAMPLE = 200  # training texts on which a pretrained tokenizer is tried
 
 
@@ -33,7 +31,7 @@ def main() -> None:
     layout = Layout(separator_ids(tokenizer), tokenizer.eos_token_id, preset.tokenizer.max_length,
                     preset.generate.max_new_tokens)
     rows = [lengths(file.stem, layout) for file in sorted(SUBSET.glob("*.jsonl"))]
-    write_json(DETAILS, rows)
+    write_json(LENGTHS, rows)
     print_table(rows)
 
 

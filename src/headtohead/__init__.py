@@ -1,6 +1,6 @@
 """Head-to-Head: which attention should a GPT-2 summarizer use?
 
-`headtohead.load(path)` gives the model and tokenizer of a `models/V` folder. After `import headtohead`, transformers'
+`headtohead.load(path)` gives the model and tokenizer of a `models/V/S` folder. After `import headtohead`, transformers'
 `AutoConfig` and `AutoModelForCausalLM` load such a folder too, whichever of the two libraries was imported first.
 """
 

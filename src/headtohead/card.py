@@ -7,6 +7,7 @@ from transformers import GPT2Config
 
 from headtohead.attention.spec import AttentionSpec
 from headtohead.params import Data, Params
+from headtohead.paths import Run
 
 CARD = """\
 ---
@@ -34,12 +35,12 @@ transformers says that it does not know the model type `{model_type}`.
 """
 
 
-def origin(params: Params, variant: str) -> dict[str, Any]:
-    """What a run trains `variant` from, for its checkpoint to keep."""
+def origin(params: Params, run: Run) -> dict[str, Any]:
+    """What a training starts from, for its checkpoint to keep."""
     preset = params.chosen
-    return {"variant": variant, "preset": params.preset, "data": _described(preset.data),
+    return {"variant": run.variant, "preset": params.preset, "data": _described(preset.data),
             "pretrained": preset.model.pretrained, "steps": preset.train.steps,
-            "batch_size": preset.train.batch_size * preset.train.accumulation, "seed": params.seed}
+            "batch_size": preset.train.batch_size * preset.train.accumulation, "seed": run.seed}
 
 
 def _described(data: Data) -> str:

@@ -14,6 +14,7 @@ from headtohead.data.inputs import pretrained_source
 from headtohead.data.pretrained import read_settings, unsupported
 from headtohead.model import GPT2, Config, ModelError, from_scratch, variant_of
 from headtohead.params import Model, Params
+from headtohead.paths import Run
 
 # What config.json may say of how a model is called; here the caller does.
 OF_THE_CALLER = ("model_type", "attn_implementation", "output_attentions", "output_hidden_states", "return_dict")
@@ -76,7 +77,7 @@ def from_pretrained(spec: AttentionSpec, source: str | Path, *, dropout: float, 
 
 
 def load(path: str | Path, backend: str | None = None) -> tuple[GPT2, PreTrainedTokenizerBase]:
-    """Model (in eval mode, float32, on the CPU) and tokenizer of a `models/V` folder, with its own variant.
+    """Model (in eval mode, float32, on the CPU) and tokenizer of a `models/V/S` folder, with its own variant.
 
     Args:
         backend: what runs its attention if it has a fused kernel; None leaves it to dispatch.
@@ -86,7 +87,7 @@ def load(path: str | Path, backend: str | None = None) -> tuple[GPT2, PreTrained
             tokenizer has tokens that the model lacks.
     """
     if not (Path(path) / "config.json").is_file():  # transformers would look for it on the hub
-        raise ModelError(f"{path} is no checkpoint folder: it has no config.json; `dvc repro` makes models/VARIANT")
+        raise ModelError(f"{path} is no checkpoint folder: it has no config.json; `dvc repro` makes models/VARIANT/SEED")
     config = _config(path)
     variant_of(config, path)
     config.attention_backend = backend
@@ -97,19 +98,19 @@ def load(path: str | Path, backend: str | None = None) -> tuple[GPT2, PreTrained
     return model, tokenizer
 
 
-def check_trained_here(name: str, model: GPT2, tokenizer: PreTrainedTokenizerBase, params: Params,
+def check_trained_here(run: Run, model: GPT2, tokenizer: PreTrainedTokenizerBase, params: Params,
                        tokenizer_now: PreTrainedTokenizerBase) -> None:
-    """Whether models/`name` is what this run's parameters and tokenizer would train.
+    """Whether the run's model is what these parameters and this tokenizer would train.
 
     Raises:
         ModelError: its variant or its tokenizer is another.
     """
-    again = f"`dvc repro train@{name} --force` trains it again"
-    if model.variant != (wanted := named_variant(params, name)):
-        raise ModelError(f"models/{name} was trained with {in_words(model.variant)}, but variants.{name} in "
+    again = f"`dvc repro train@{run} --force` trains it again"
+    if model.variant != (wanted := named_variant(params, run.variant)):
+        raise ModelError(f"{run.model} was trained with {in_words(model.variant)}, but variants.{run.variant} in "
                          f"params.yaml is {in_words(wanted)}; {again}")
     if _vocabulary(tokenizer) != _vocabulary(tokenizer_now):
-        raise ModelError(f"models/{name} was trained with another tokenizer ({len(tokenizer):,} tokens) than "
+        raise ModelError(f"{run.model} was trained with another tokenizer ({len(tokenizer):,} tokens) than "
                          f"data/tokens/tokenizer ({len(tokenizer_now):,} tokens); {again}")
 
 
@@ -132,7 +133,7 @@ def _reading(file: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise ModelError(f"{file} cannot be read: {' '.join(str(error).split())}; get the model anew (`dvc repro` "
-                         "does so for models/VARIANT)") from error
+                         "does so for models/VARIANT/SEED)") from error
 
 
 def _config(source: str | Path) -> Config:

@@ -22,6 +22,8 @@ Positive = Annotated[int, Field(ge=1, le=10_000_000)]
 NonNegative = Annotated[int, Field(ge=0, le=10_000_000)]
 Batch = Annotated[int, Field(ge=1, le=100_000)]
 Rate = Annotated[float, Field(ge=0, le=1)]
+Margin = Annotated[float, Field(gt=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 PositiveFloat = Annotated[float, Field(gt=0, le=10)]
 Precision = Literal["float32", "bfloat16"]
 Token = Annotated[str, Field(min_length=1, max_length=100)]
@@ -29,7 +31,7 @@ File = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]*$")
 # A variant's name becomes a file name, a DVC stage name and a key; a preset's name becomes part of a key.
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 
-RESERVED = ("lead3", "untrained")  # the report's reference rows
+BASELINES = LEAD3, UNTRAINED = "lead3", "untrained"  # the report's reference rows
 AUTO, ENGLISH = "auto", "en"
 # ISO 639-1 codes of the languages that py3langid tells apart.
 LANGUAGES = [
@@ -191,6 +193,13 @@ class Profile(Section):
     precision: Precision
 
 
+class Margins(Section):
+    quality: Margin
+    fact_recall: Margin
+    time: Margin
+    memory: Margin
+
+
 class Preset(Section):
     data: Data
     tokenizer: Tokenizer
@@ -219,7 +228,9 @@ class Params(Section):
     attention: Name
     also: Annotated[list[Name], Field(min_length=4, max_length=4)]
     preset: Name
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    seed: Seed
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=100)]
+    margins: Margins
     backend: Literal["auto", "flash-attn", "flex", "sdpa"]
     variants: dict[Name, AttentionSpec]
     presets: dict[Name, Preset]
@@ -231,9 +242,11 @@ class Params(Section):
                 raise ValueError(f"{key}: unknown variant {name!r}; there are {', '.join(self.variants)}")
         if self.preset not in self.presets:
             raise ValueError(f"preset: unknown preset {self.preset!r}; there are {', '.join(self.presets)}")
+        if repeated := [seed for seed in self.seeds if self.seeds.count(seed) > 1]:
+            raise ValueError(f"seeds: {repeated[0]} stands there twice; a training that is repeated is no further one")
         if missing := [name for name in STUDY if name not in self.variants]:
             raise ValueError(f"variants: the study's {', '.join(missing)} cannot be left out")
-        if taken := [name for name in RESERVED if name in self.variants]:
+        if taken := [name for name in BASELINES if name in self.variants]:
             raise ValueError(f"variants: {', '.join(taken)} is the name of a reference row; choose another")
         return self
 
@@ -336,7 +349,7 @@ def _alternatives(location: tuple[str | int, ...]) -> str:
     """The keys that may stand where the last one of `location` does, and the nearest of them."""
     *within, key = map(str, location)
     sections = {section.__name__.lower(): section for section in Section.__subclasses__()}
-    section = sections[within[-1]] if len(within) > 2 else Preset if within else Params
+    section = Params if not within else Preset if len(within) == 2 else sections[within[-1]]  # presets.NAME
     near = difflib.get_close_matches(key, section.model_fields, n=1)
     return f"keys there: {', '.join(section.model_fields)}" + (f"; did you mean {near[0]}?" if near else "")
 

@@ -28,7 +28,7 @@ class StageError(RuntimeError):
 
 
 def run(main: Callable[..., None], memory: str = "the model's size or the number of articles") -> None:
-    """Call a stage's `main` with the variant's name from the command line, where it takes one.
+    """Call a stage's `main` with what it takes from the command line: a variant's name, a training's seed.
 
     Args:
         memory: what to lower where memory does not suffice.
@@ -38,8 +38,8 @@ def run(main: Callable[..., None], memory: str = "the model's size or the number
     """
     parser = argparse.ArgumentParser(prog=f"python -m stages.{Path(sys.argv[0]).stem}",
                                      description=sys.modules["__main__"].__doc__)
-    for name in inspect.signature(main).parameters:
-        parser.add_argument(name, help=f"name of the {name}")
+    for name, parameter in inspect.signature(main).parameters.items():
+        parser.add_argument(name, type=parameter.annotation)
     parser.add_argument("-v", "--verbose", action="store_true", help="say in detail what is done")
     arguments = vars(parser.parse_args())
     level = logging.INFO if arguments.pop("verbose") else logging.WARNING
@@ -115,7 +115,7 @@ def _keep(trace: str) -> str:
 
 
 def _name() -> str:
-    """The stage and its variant, as they were called."""
+    """The stage with its arguments, as it was called."""
     return " ".join([Path(sys.argv[0]).stem, *(word for word in sys.argv[1:] if not word.startswith("-"))])
 
 

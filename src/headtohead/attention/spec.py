@@ -1,12 +1,17 @@
 """One attention variant, validated; imports no torch, so that parameters can be checked at once."""
 
+import hashlib
 import inspect
 import reprlib
 from typing import Any, Literal, Self
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
 from headtohead.attention.patterns import PATTERNS, REACH
+
+
+LOOKED_AT = 1024  # positions whose queries and keys identify a pattern
 
 
 class AttentionSpec(BaseModel):
@@ -38,6 +43,12 @@ class AttentionSpec(BaseModel):
     def reach(self) -> int | None:
         """How many keys back from its own, that one included, a query can look at most; None without limit."""
         return REACH[self.pattern](**self.numbers) if self.pattern in REACH else None
+
+    def digest(self) -> str:
+        """Identifies who sees whom: a pattern that leaves out other keys than before has another one."""
+        query, key = np.ogrid[:LOOKED_AT, :LOOKED_AT]
+        seen = (key <= query) & PATTERNS[self.pattern](query, key, **self.numbers)
+        return hashlib.blake2b(np.packbits(seen).tobytes(), digest_size=8).hexdigest()
 
     @model_validator(mode="after")
     def _numbers_fit_pattern(self) -> Self:

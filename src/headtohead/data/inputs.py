@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from headtohead.data.records import DataError
+from headtohead.paths import SUBSET
 
 SETTINGS = ("config.json", "generation_config.json")
 PRETRAINED = (*SETTINGS, "model*.safetensors*", "tokenizer*", "vocab*", "merges.txt", "*.model", "added_tokens.json",
@@ -114,6 +115,11 @@ def identity(files: dict[str, Path]) -> dict[str, dict[str, str | int]]:
     """Name, size and SHA-256 of each file: the same wherever the files lie."""
     return {key: {"name": file.name, "bytes": file.stat().st_size, "sha256": _sha256(file)}
             for key, file in files.items()}
+
+
+def run_identity(preset: str) -> dict[str, str]:
+    """What results of one run have in common: its preset, and its test articles."""
+    return {"preset": preset, "data": _sha256(SUBSET / "test.jsonl")}
 
 
 def _sha256(file: Path) -> str:

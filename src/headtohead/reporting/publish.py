@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from headtohead.data.records import DataError, write_json
-from headtohead.params import RESERVED, Params
+from headtohead.params import BASELINES, Params
 from headtohead.reporting.report import EFFICIENCY, contents
 from headtohead.reporting.results import Results, System, read_results
 from headtohead.reporting.tables import NOTHING, Table, short
@@ -43,7 +43,7 @@ def record(results: Results, origin: dict[str, str]) -> dict[str, Any]:
     """What the JSON holds: every system's numbers, and what they come from."""
     variants = {variant.name: _scores(variant) | {name: variant.efficiency[name] for name in EFFICIENCY}
                 for variant in results.variants}
-    baselines = {name: _scores(system) for name, system in zip(RESERVED, results.baselines, strict=True)}
+    baselines = {name: _scores(system) for name, system in zip(BASELINES, results.baselines, strict=True)}
     return {"variants": variants, **baselines, "machine": results.machine, "preset": results.params.preset,
             "seed": results.params.seed, **origin, "settings": results.params.chosen.model_dump(exclude_none=True)}
 
