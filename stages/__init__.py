@@ -35,6 +35,8 @@ if sys.prefix == sys.base_prefix:
 if sys.argv[0] == "-m":  # it runs, and is not just imported
     from headtohead.caches import keep_in
     from headtohead.stage import explain
+    from headtohead.warm import hand_over
     sys.excepthook = explain
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     keep_in(ROOT)
+    hand_over(but=("stages.fingerprint", "stages.fetch_subset"))  # they import nothing heavy

@@ -87,7 +87,8 @@ def load(path: str | Path, backend: str | None = None) -> tuple[GPT2, PreTrained
             tokenizer has tokens that the model lacks.
     """
     if not (Path(path) / "config.json").is_file():  # transformers would look for it on the hub
-        raise ModelError(f"{path} is no checkpoint folder: it has no config.json; `dvc repro` makes models/VARIANT/SEED")
+        raise ModelError(f"{path} is no checkpoint folder: it has no config.json; `dvc repro` makes "
+                         "models/VARIANT/SEED")
     config = _config(path)
     variant_of(config, path)
     config.attention_backend = backend

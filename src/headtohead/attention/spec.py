@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_
 
 from headtohead.attention.patterns import PATTERNS, REACH
 
-
 LOOKED_AT = 1024  # positions whose queries and keys identify a pattern
 
 
