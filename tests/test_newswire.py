@@ -4,15 +4,26 @@ import os
 import re
 import subprocess
 import sys
-from itertools import chain
+from itertools import chain, product
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headtohead.data.newswire import KINDS, LONGEST_SENTENCE, NAMES, SHORTEST_ARTICLE, SPLITS, _names, newswire
+from headtohead.data.newswire import (
+    KINDS,
+    LONGEST_SENTENCE,
+    NAMES,
+    SHORTEST_ARTICLE,
+    SPLITS,
+    _names,
+    moved,
+    newswire,
+    stated,
+)
 from headtohead.data.newswire_topics import CUES, FILLER, TOPICS, WRONG
 
+SLOT = re.compile(r"(\w+) \{(\w+)\}")  # the word before a slot, and the slot
 SETTINGS = {"seed": 7, "words": (60, 120), "distractors": 0.4}
 
 
@@ -28,6 +39,12 @@ def names(report):
 def shingles(report, size=5):
     words = report["article"].split()
     return {tuple(words[i : i + size]) for i in range(len(words) - size + 1)}
+
+
+def readings(template):
+    """Everything that the template can become before its values are filled in."""
+    alternatives = [part.split("|") for part in re.split(r"\[(.*?)\]", template)]
+    return {"".join(parts) for parts in product(*alternatives)}
 
 
 def words(template):
@@ -51,7 +68,7 @@ everywhere = given(
 def test_every_report_is_sound(split, seed, lowest, span, distractors, scale):
     limits = (lowest, lowest + span)
     for report in newswire(split, 3, seed=seed, words=limits, distractors=distractors, scale=scale):
-        article, summary = report["article"], report["summary"]
+        article, summary, references = report["article"], report["summary"], report["references"]
         assert limits[0] * scale <= len(article.split()) <= limits[1] * scale
         assert [fact["kind"] for fact in report["facts"]] == list(KINDS)
         for fact in report["facts"]:
@@ -59,8 +76,12 @@ def test_every_report_is_sound(split, seed, lowest, span, distractors, scale):
             assert article[start : start + len(value)] == value
             assert (article.count(value), summary.count(value)) == (1, 1)
             assert article[:start].split()[-1] == CUES[fact["kind"]]
-        assert all(line.endswith(".") for line in summary.split("\n"))
-        assert not re.search(r"[\[\]{}|]|  |\ba [aeiou]|\ban [^aeiouh]", article + " " + summary)
+        assert summary in references
+        assert len(set(references)) == 3
+        assert all(stated(text) == {fact["value"] for fact in report["facts"]} <= stated(article)
+                   for text in references)
+        assert all(line.endswith(".") for line in "\n".join(references).split("\n"))
+        assert not re.search(r"[\[\]{}|]|  |\ba [aeiou]|\ban [^aeiouh]", " ".join([article, *references]))
         assert all(sentence[0].isupper() for sentence in re.split(r"(?<=\.)\s", article + "\n" + summary))
 
 
@@ -79,7 +100,7 @@ def test_other_processes_write_the_same_reports():
 
 def test_longer_versions_tell_the_same_stories():
     for short, long in zip(reports(count=20), reports(count=20, scale=4), strict=True):
-        assert short["summary"] == long["summary"]
+        assert (short["summary"], short["references"]) == (long["summary"], long["references"])
         assert len(long["article"].split()) >= 2 * len(short["article"].split())
 
 
@@ -144,13 +165,72 @@ def test_templates_keep_the_rules():
         ]
         assert min(stories) <= SHORTEST_ARTICLE  # or the shortest articles could not be written
         for template in chain(topic["lead"], *(topic[kind] for kind in KINDS)):
-            assert all(CUES[kind] == cue for cue, kind in re.findall(r"(\w+) \{(\w+)\}", template)), template
-        for template in (*topic["wrong"], *WRONG):
-            found = re.findall(r"(\w+) \{(\w+)\}", template)
-            assert found, template
-            assert all(CUES[kind] != cue for cue, kind in found), template
+            assert all(CUES[kind] == cue for cue, kind in SLOT.findall(template)), template
+        assert all(SLOT.search(template) for template in (*topic["wrong"], *WRONG))
         for template in chain(*topic.values(), FILLER, WRONG):
             assert "\n" in template or words(template) <= LONGEST_SENTENCE, template
+
+
+def test_most_wrong_values_stand_where_right_ones_do():
+    for topic in TOPICS.values():
+        deck = [SLOT.findall(template) for template in (*topic["wrong"], *WRONG)]
+        assert sum(all(CUES[kind] == cue for cue, kind in slots) for slots in deck) >= len(deck) / 2
+        assert {kind for slots in deck for cue, kind in slots if CUES[kind] == cue} == set(KINDS)
+
+
+def test_a_sentence_with_a_right_value_never_has_a_wrong_one():
+    right = {frame for topic in TOPICS.values() for part in ("lead", *KINDS) for text in topic[part]
+             for frame in readings(text)}
+    wrong = {frame for text in chain(WRONG, *(topic["wrong"] for topic in TOPICS.values())) for frame in readings(text)}
+    assert not right & wrong
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_two_words_before_a_value_do_not_tell(topic, kind):
+    before = re.compile(rf"(\w+ \w+) \{{{kind}\}}")
+    right, wrong = ({found.lower() for part in parts for text in TOPICS[topic][part] for reading in readings(text)
+                     for found in before.findall(reading)} for parts in (("lead", kind), ("wrong",)))
+    assert right & wrong
+
+
+def test_moved_reports_differ_in_where_one_sentence_stands():
+    rows = list(moved(10, **SETTINGS))
+    assert [row["facts"][0]["kind"] for row in rows[::4]] == [*KINDS, *KINDS]
+    for story in (rows[start : start + 4] for start in range(0, len(rows), 4)):
+        sentences = [re.split(r"(?<=\.) ", row["article"]) for row in story]
+        (value,) = {row["facts"][0]["value"] for row in story}
+        others = [[sentence for sentence in article if value not in sentence] for article in sentences]
+        assert [row["facts"][0]["position"] for row in story] == [0, 1, 2, 3]
+        assert others == 4 * [others[0]]
+        assert all(len(article) == len(others[0]) + 1 and len(row["facts"]) == 1
+                   for row, article in zip(story, sentences, strict=True))
+        assert len({row["summary"] for row in story}) == 1
+        assert all(row["article"].index(value) == row["facts"][0]["start"] for row in story)
+        assert value in sentences[0][1]
+        assert value in sentences[3][-1]
+
+
+def test_moved_facts_stand_in_their_quarters():
+    rows = list(moved(100, **SETTINGS))
+    places = [(row["facts"][0]["position"], row["facts"][0]["start"] / len(row["article"])) for row in rows]
+    for position in range(4):
+        share = [position / 4 <= place < (position + 1) / 4 for at, place in places if at == position]
+        assert sum(share) > 0.7 * len(share)
+
+
+def test_moved_stories_are_no_others():
+    assert {row["article"] for row in moved(100, **SETTINGS)}.isdisjoint(row["article"] for row in reports("test"))
+    known = {name for kind in NAMES for name in _names(kind, "train")}
+    assert known.isdisjoint(chain(*(stated(row["summary"]) for row in moved(50, **SETTINGS))))
+
+
+@pytest.mark.parametrize(("text", "values"), [
+    ("Anna Barlow and Anna\nBishop left North Barton.", {"Anna Barlow", "Anna Bishop", "North Barton"}),
+    ("Anna Barton", set()), ("On 12 May, 120 of 1,200 came to 12.120.", {"12 May", "120"}),
+    ("XAnna Barlow, 1120 people, 12 Mayors", set()), ("", set())])
+def test_values_are_found_in_any_text(text, values):
+    assert stated(text) == values
 
 
 @pytest.mark.parametrize(

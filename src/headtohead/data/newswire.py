@@ -2,8 +2,9 @@
 
 A report tells one story: a person, a city, an organisation, a number and a day, each stated once,
 somewhere in the article, and repeated word for word in the summary. Around them stands filler, part of
-which names other people, places, numbers and days. To summarise well, a model has to find the story's
-own values and copy them, often from far away, which is what its attention is for.
+which names other people, places, numbers and days, most of them in the words in which the story's own are named. To
+summarise well, a model has to tell which values are the story's and copy them, often from far away, which is what its
+attention is for.
 """
 
 import random
@@ -22,6 +23,7 @@ KINDS = ("person", "city", "organisation", "number", "day")
 SPLITS = ("train", "validation", "test")
 SCALES = (1, 2, 4)
 LONGEST_SENTENCE = 20  # words; an article may overshoot its target by one sentence
+POSITIONS = 4  # of a moved sentence
 SHORTEST_ARTICLE = 50  # words; every topic can state its five facts in fewer
 
 # First and second words: a name is any pair. Few words, because a small model must learn to copy each.
@@ -62,14 +64,41 @@ def newswire(split: str, count: int, *, seed: int, words: tuple[int, int], distr
         scale: 1, 2 or 4: the same stories in articles this many times as long.
 
     Returns:
-        An iterator of {"id", "article", "summary", "facts": [{"kind", "value", "start"}]}: one fact of every kind
-        in `KINDS`, `start` the offset in characters of its only mention. The summary has one sentence a line.
+        An iterator of {"id", "article", "summary", "references", "facts": [{"kind", "value", "start"}]}: one fact of
+        every kind in `KINDS`, `start` the offset in characters of its only mention. The summary has one sentence a
+        line; the references are all that could have been written of this story, the summary among them.
 
     Raises:
         ValueError: a wrong argument; at the call, before the first report.
     """
     _check(split, count, seed, words, distractors, scale)
     return (_report(split, index, seed, words, distractors, scale) for index in range(count))
+
+
+def moved(count: int, *, seed: int, words: tuple[int, int], distractors: float) -> Iterator[Report]:
+    """Test reports in which one fact's sentence is moved and all else stays: how far away it stands is then a cause.
+
+    Four versions of every story follow one another. The sentence stands behind the lead, after one third of the other
+    sentences, after two, and at the end. Of which kind the fact is goes round from story to story. The stories are none
+    of `newswire`'s; their names are those of its test split.
+
+    Args:
+        count: of stories.
+        seed, words, distractors: as in `newswire`.
+
+    Returns:
+        Reports as `newswire` makes them, whose only fact is the moved one, with its "position" (0 to 3) in addition.
+
+    Raises:
+        ValueError: a wrong argument; at the call, before the first report.
+    """
+    _check("test", count, seed, words, distractors, 1)
+    return (report for index in range(count) for report in _versions(index, seed, words, distractors))
+
+
+def stated(text: str) -> set[str]:
+    """All values in `text` that a report could have, of any kind and split: its own, wrong ones and made-up ones."""
+    return {" ".join(value.split()) for value in _any_value().findall(text)}
 
 
 def _check(split: str, count: int, seed: int, words: tuple[int, int], distractors: float, scale: int) -> None:
@@ -97,18 +126,46 @@ def _is_int(value: object) -> bool:
 
 def _report(split: str, index: int, seed: int, words: tuple[int, int], distractors: float, scale: int) -> Report:
     rng = random.Random(f"{seed}/{split}/{index}")  # a string seeds alike in every process
+    topic, right, wrong, summaries = _story(split, rng)
+    target = rng.randint(words[0], words[1] - LONGEST_SENTENCE) * scale
+    lead, facts = _facts(topic, right, target, rng)
+    body = [*facts.values(), *_filler(topic, wrong, target - _length([lead, *facts.values()]), distractors, rng)]
+    rng.shuffle(body)
+    return _record(f"newswire-{split}-{index}" + (f"-x{scale}" if scale > 1 else ""), [lead, *body], right, summaries)
+
+
+def _versions(index: int, seed: int, words: tuple[int, int], distractors: float) -> Iterator[Report]:
+    rng = random.Random(f"{seed}/moved/{index}")
+    topic, right, wrong, summaries = _story("test", rng)
+    target, kind = rng.randint(words[0], words[1] - LONGEST_SENTENCE), KINDS[index % len(KINDS)]
+    lead, facts = _facts(topic, right, target, rng, without=kind)
+    others = _filler(topic, wrong, target - _length([lead, *facts.values()]), distractors, rng)
+    sentence = facts.pop(kind)
+    others += facts.values()
+    rng.shuffle(others)
+    for position in range(POSITIONS):
+        before = round(len(others) * position / (POSITIONS - 1))
+        report = _record(f"newswire-moved-{index}-{position}", [lead, *others[:before], sentence, *others[before:]],
+                         right, summaries)
+        yield report | {"facts": [fact | {"position": position} for fact in report["facts"] if fact["kind"] == kind]}
+
+
+def _story(split: str, rng: random.Random) -> tuple[Topic, dict[str, str], dict[str, Iterator[str]], list[str]]:
+    """A topic, right and wrong values, and every summary of them; the first is the one to give."""
     topic = TOPICS[rng.choice(list(TOPICS))]
     right, wrong = _values(split, rng)
-    summary = _fill(rng.choice(topic["summary"]), right, rng)
-    target = rng.randint(words[0], words[1] - LONGEST_SENTENCE) * scale
-    lead, body = _facts(topic, right, target, rng)
-    body += _filler(topic, wrong, target - _length([lead, *body]), distractors, rng)
-    rng.shuffle(body)
-    article = " ".join([lead, *body])
+    summaries = [_fill(template, right, rng) for template in topic["summary"]]
+    rng.shuffle(summaries)
+    return topic, right, wrong, summaries
+
+
+def _record(name: str, sentences: list[str], right: dict[str, str], summaries: list[str]) -> Report:
+    article = " ".join(sentences)
     return {
-        "id": f"newswire-{split}-{index}" + (f"-x{scale}" if scale > 1 else ""),
+        "id": name,
         "article": article,
-        "summary": summary,
+        "summary": summaries[0],
+        "references": summaries,
         "facts": [{"kind": kind, "value": right[kind], "start": article.index(right[kind])} for kind in KINDS],
     }
 
@@ -129,14 +186,19 @@ def _names(kind: str, split: str) -> list[str]:
     return {"validation": names[:tenth], "test": names[tenth : 2 * tenth], "train": names[2 * tenth :]}[split]
 
 
-def _facts(topic: Topic, right: dict[str, str], target: int, rng: random.Random) -> tuple[str, list[str]]:
-    """A lead and one sentence for each fact that it leaves out, in at most `target` words."""
+def _facts(topic: Topic, right: dict[str, str], target: int, rng: random.Random,
+           without: str | None = None) -> tuple[str, dict[str, str]]:
+    """A lead and one sentence for each fact that it leaves out, in at most `target` words.
+
+    Args:
+        without: a kind of fact that the lead must leave out.
+    """
     while True:
         lead = rng.choice(topic["lead"])
-        body = [rng.choice(topic[kind]) for kind in KINDS if f"{{{kind}}}" not in lead]
-        lead, *body = [_fill(template, right, rng) for template in (lead, *body)]
-        if _length([lead, *body]) <= target:
-            return lead, body
+        templates = {kind: rng.choice(topic[kind]) for kind in KINDS if f"{{{kind}}}" not in lead}
+        lead, facts = _fill(lead, right, rng), {kind: _fill(text, right, rng) for kind, text in templates.items()}
+        if _length([lead, *facts.values()]) <= target and (without is None or without in facts):
+            return lead, facts
 
 
 def _filler(topic: Topic, wrong: dict[str, Iterator[str]], missing: int, distractors: float,
@@ -151,6 +213,17 @@ def _filler(topic: Topic, wrong: dict[str, Iterator[str]], missing: int, distrac
         values = {kind: next(wrong[kind]) for kind in KINDS if f"{{{kind}}}" in template}
         sentences.append(_fill(template, values, rng))
     return sentences
+
+
+@cache
+def _any_value() -> re.Pattern[str]:
+    names = [rf"(?:{_one_of(first)})\s+(?:{_one_of(second)})" for first, second in NAMES.values()]
+    values = "|".join([*names, *NUMBERS, rf"\d\d\s+(?:{_one_of(MONTHS)})"])
+    return re.compile(rf"(?<!\w)(?<!\d[.,])(?:{values})(?!\w)(?![.,]\d)")
+
+
+def _one_of(words: str) -> str:
+    return "|".join(words.split())
 
 
 def _fill(template: str, values: dict[str, str], rng: random.Random) -> str:

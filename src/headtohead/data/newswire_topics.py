@@ -9,9 +9,10 @@ A topic is one entry of `TOPICS`. To add one, copy an entry and reword it:
     wrong      sentences that carry somebody else's name, place, number or day
     summary    reference summaries with all five slots, one sentence per line
 
-`[a|b]` stands for one of the alternatives, `{slot}` for a value. Which value is the story's own shows in
-the word in front of it, in every topic: in an article the right one always follows the word in `CUES`, a
-wrong one never does. The tests check that, and that no sentence has more than 20 words.
+`[a|b]` stands for one of the alternatives, `{slot}` for a value. In an article the story's own value always follows
+the word in `CUES`. So do the values of most sentences in `wrong`, which are plainly about something else: an earlier
+event, another place, a rumour. What tells them apart is the sentence, and no one word of it. The tests check that, and
+that no sentence has more than 20 words.
 """
 
 CUES = {"person": "chief", "city": "in", "organisation": "by", "number": "of", "day": "on"}
@@ -45,22 +46,20 @@ FILLER = (
 )
 
 WRONG = (
-    "Resident {person} heard the news [at home|on the radio|from a friend].",
+    "Something similar happened in {city} last year.",
+    "A false report on {day} had spoken of {number} people.",
+    "A rumour spread by {organisation} proved to be wrong.",
+    "Stories about the former chief {person} were denied.",
+    "A quite different meeting was held on {day}.",
+    "Listeners in {city} had heard an untrue story told by {organisation}.",
+    "At another place, a crowd of {number} waited in vain.",
+    "A neighbouring county's chief {person} declined to comment.",
     "Visitor {person} had come all the way from {city}.",
-    "Nothing similar has happened near {city} since {day}.",
-    "A spokeswoman for {organisation} [declined to comment|was not available].",
-    "Local radio had guessed at nearly {number}.",
     "More details are expected after {day}.",
     "Columnist {person} had predicted it around {day}.",
-    "A similar story near {city} involved fewer than {number} people.",
     "Reporters also called {organisation}, which had no role.",
-    "Roads towards {city} were [busy|crowded] until late.",
+    "Local radio had guessed at nearly {number}.",
     "Student {person} once worked for {organisation}.",
-    "Trains from {city} were late around {day}.",
-    "The rival firm {organisation} has offices near {city}.",
-    "Teacher {person} remembered a year with only {number}.",
-    "A rumour about {organisation} proved to be false.",
-    "Neighbour {person} was away until {day}.",
 )
 
 TOPICS = {
@@ -108,11 +107,14 @@ TOPICS = {
             "Strong winds made the work [harder|more dangerous].",
         ),
         "wrong": (
-            "A blaze near {city} around {day} left about {number} homes empty.",
+            "An earlier fire in {city} left a total of {number} homes empty.",
+            "The retired fire chief {person} remembered another blaze, first seen in {city}.",
+            "After last year's fire, families were helped by {organisation}.",
+            "Another alarm, raised on {day}, had proved to be false.",
+            "In a different blaze, a list of {number} damaged homes was made by {organisation}.",
+            "Years ago rescue chief {person} fought a similar fire on {day}.",
             "The insurer {organisation} has received only {number} claims.",
             "Volunteer {person} will stay on duty until {day}.",
-            "Shopkeeper {person} used to rent rooms from {organisation}.",
-            "The crew's previous call, around {day}, was to a farm near {city}.",
             "Engines from {city} stood ready but were not needed.",
         ),
         "summary": (
@@ -168,11 +170,14 @@ TOPICS = {
             "Supporters had painted their faces in the club colours.",
         ),
         "wrong": (
-            "Around {day} the same side drew near {city} before only {number} people.",
-            "Former striker {person} is said to be leaving for {organisation}.",
-            "The next match is away to {city} after {day}.",
+            "Last year's final in {city} drew a crowd of {number} fans.",
+            "The former club chief {person} lost an earlier final, played in {city}.",
+            "The beaten team is sponsored by {organisation}.",
+            "Another final, played on {day}, ended without a goal.",
+            "A friendly match was watched by a crowd of {number} fans on {day}.",
+            "The losing side's team chief {person} blamed the grass, laid by {organisation}.",
             "Goalkeeper {person} will be injured until {day}.",
-            "Tickets sold through {organisation} went to about {number} people.",
+            "The next match is away to {city} after {day}.",
             "Supporter {person} had cycled from {city}.",
         ),
         "summary": (
@@ -228,12 +233,15 @@ TOPICS = {
             "Building work should start before the winter.",
         ),
         "wrong": (
-            "The competitor {organisation} cut about {number} jobs around {day}.",
+            "An older plant in {city} had created a total of {number} jobs.",
+            "A rival's company chief {person} signed nothing on {day}.",
+            "The cost of an earlier plant was covered by {organisation}.",
+            "A previous contract, signed on {day}, was never kept.",
+            "A competitor's plan once spoke of {number} jobs and of land found in {city}.",
+            "Last year project chief {person} left for a firm owned by {organisation}.",
             "Economist {person} expects prices to rise until {day}.",
             "A site near {city} was rejected after nearly {number} complaints.",
             "Accountant {person} moved here from {city}.",
-            "Earlier talks with {organisation} failed around {day}.",
-            "Retired welder {person} had feared for only {number} places.",
         ),
         "summary": (
             "A new plant in {city} will create a total of {number} jobs.\n"
@@ -288,10 +296,13 @@ TOPICS = {
             "The television debate had changed many minds.",
         ),
         "wrong": (
+            "The last election in {city} gave a majority of {number} votes.",
+            "The defeated council chief {person} had promised the same on {day}.",
+            "The losing campaign was paid for by {organisation}.",
+            "An earlier election, held on {day}, was declared invalid.",
+            "Four years ago a lead of {number} votes was counted in {city}.",
+            "The former party chief {person} was supported by {organisation}.",
             "A poll near {city} around {day} had asked only {number} people.",
-            "Defeated candidate {person} had the backing of the rival {organisation}.",
-            "Pensioner {person} had posted a ballot around {day}.",
-            "A recount near {city} may last until {day}.",
             "Lobbyists for {organisation} had expected about {number}.",
             "Journalist {person} had travelled from {city}.",
         ),
@@ -348,9 +359,12 @@ TOPICS = {
             "Nobody on the team is older than forty.",
         ),
         "wrong": (
-            "An older study near {city} had used only {number} samples.",
-            "Chemist {person} doubts the result and will reply after {day}.",
-            "A grant from {organisation} had run out around {day}.",
+            "An older study in {city} was based on a set of {number} samples.",
+            "The former laboratory chief {person} cites older research that was done in {city}.",
+            "A rival project, funded by {organisation}, found nothing.",
+            "The results of another team were published on {day}.",
+            "Years ago a total of {number} samples were lost by {organisation}.",
+            "At another institute, study chief {person} withdrew a paper on {day}.",
             "Botanist {person} flew home to {city}.",
             "The company {organisation} offered about {number} bottles for storage.",
             "Librarian {person} keeps the notebooks until {day}.",
@@ -408,12 +422,15 @@ TOPICS = {
             "The bridge was closed [to lorries|as a precaution].",
         ),
         "wrong": (
-            "The storm around {day} felled about {number} trees near {city}.",
+            "An earlier storm in {city} brought down a total of {number} trees.",
+            "The former rescue chief {person} recalled older damage that was greatest in {city}.",
+            "After last winter's storm, roads were cleared by {organisation}.",
+            "Another storm, which struck on {day}, was weaker.",
+            "Ten years ago a total of {number} trees fell on {day}.",
+            "On another coast, crew chief {person} was sent pumps supplied by {organisation}.",
             "Fisherman {person} lost a boat that came from {city}.",
             "The power firm {organisation} had nearly {number} calls.",
             "Baker {person} will stay closed until {day}.",
-            "More rain may reach {city} after {day}.",
-            "Farmer {person} has asked {organisation} for help.",
         ),
         "summary": (
             "A storm brought down a total of {number} trees in {city} on {day}.\n"
@@ -468,12 +485,15 @@ TOPICS = {
             "Critics praised the [light|colours|quiet rooms].",
         ),
         "wrong": (
-            "A smaller show near {city} around {day} had only {number} paintings.",
-            "Painter {person} grew up near {city}.",
-            "The auction house {organisation} sold nearly {number} drawings.",
+            "A rival museum in {city} has a total of {number} paintings.",
+            "The former museum chief {person} had a show that could be seen in {city}.",
+            "The old wing was designed by {organisation}.",
+            "A different show, opened on {day}, has closed already.",
+            "An older catalogue had pictures of {number} paintings lent by {organisation}.",
+            "Years ago project chief {person} closed the rooms on {day}.",
             "Collector {person} will lend two works until {day}.",
-            "A loan from {organisation} is due back after {day}.",
-            "Guide {person} speaks four languages and trained at {organisation}.",
+            "The auction house {organisation} sold nearly {number} drawings.",
+            "Painter {person} grew up near {city}.",
         ),
         "summary": (
             "A museum in {city} opened a show of {number} paintings on {day}.\n"
@@ -528,12 +548,15 @@ TOPICS = {
             "Insurance experts are still working through the list.",
         ),
         "wrong": (
-            "Thieves near {city} took about {number} rings around {day}.",
-            "Jeweller {person} had lost goods worth more than {number} wages.",
+            "An earlier gang in {city} had a haul of {number} watches.",
+            "The retired police chief {person} had once found goods hidden in {city}.",
+            "The broken alarm system next door was built by {organisation}.",
+            "Other arrests, made on {day}, were a mistake.",
+            "Last year a list of {number} stolen watches was drawn up by {organisation}.",
+            "In another case, squad chief {person} lost the trail on {day}.",
             "Witness {person} had seen a van from {city}.",
-            "The trial of gardener {person} continues until {day}.",
+            "Jeweller {person} had lost goods worth more than {number} wages.",
             "The insurer {organisation} offered a reward around {day}.",
-            "A guard from {organisation} was asleep, said neighbour {person}.",
         ),
         "summary": (
             "Police in {city} found a haul of {number} stolen watches on {day}.\n"

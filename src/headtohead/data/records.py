@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-Record = dict[str, Any]  # {"id": str, "article": str, "summary": str}, and from newswire "facts"
+Record = dict[str, Any]  # {"id": str, "article": str, "summary": str}, and from newswire "facts" and "references"
 
 
 class DataError(ValueError):

@@ -32,7 +32,8 @@ def tokenize_splits(tokenizer: PreTrainedTokenizerBase, subset: Path, out: Path 
 
     Writes `out`/SPLIT (columns id, article and summary as token ids, nothing cut, and reference, the summary's
     text), `out`/tokenizer, and `out`/facts.jsonl
-    ({"set", "id", "facts": [{"kind", "value", "distance"}]}) for the test sets whose facts are known.
+    ({"set", "id", "facts": [{"kind", "value", "distance"}]}) for the test sets whose facts are known; where a fact was
+    moved with its "position".
 
     Args:
         on_done: told how many more articles are done, after each chunk.
@@ -139,7 +140,7 @@ def _facts(tokenizer: PreTrainedTokenizerBase, file: Path) -> Iterator[Record]:
 
 def _distances(row: Record, article: Encoding, summary: Encoding, separator: int) -> list[dict[str, Any]]:
     """Each fact with the tokens between its start in the article and its first mention in the reference summary."""
-    return [{"kind": fact["kind"], "value": fact["value"],
+    return [{**{key: fact[key] for key in ("kind", "value", "position") if key in fact},
              "distance": len(article.ids) - _token_at(article, fact["start"]) + separator
              + _token_at(summary, row["summary"].index(fact["value"]))} for fact in row["facts"]]
 
