@@ -105,7 +105,7 @@ def test_scripts_without_spaces_are_compared_letter_by_letter():
 
 
 def test_the_details_say_how_texts_were_scored():
-    details = {language: score([ROW], [], 0, language)[1] for language in ("en", "ru", "zh", "th", "vi")}
+    details = {language: score([ROW], [], {}, language) for language in ("en", "ru", "zh", "th", "vi")}
     assert all(part["scorer"]["language"] == language for language, part in details.items())
     assert "default tokenizer" in details["en"]["scorer"]["rouge"]
     assert "russian stemmer" in details["ru"]["scorer"]["rouge"]
@@ -116,4 +116,4 @@ def test_the_details_say_how_texts_were_scored():
 
 def test_the_length_of_summaries_counts_letters_where_there_are_no_spaces():
     rows = [{"id": "1", "summary": "“北京ABC“很好”。 Oslo, 12", "reference": "a"}]
-    assert score(rows, [], 0, "zh")[1]["summary_words"] == 7
+    assert score(rows, [], {}, "zh")["summary_words"] == 7

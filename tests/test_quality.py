@@ -13,16 +13,17 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
 from headtohead.quality import facts, lead
-from headtohead.quality.intervals import difference, interval
-from headtohead.quality.measures import BLEU, ROUGE
+from headtohead.quality.measures import BLEU, ROUGE, available, by_article, measure, over_trainings
 from headtohead.quality.metric import SummaryQuality
-from headtohead.quality.rows import read_predictions
-from headtohead.quality.scoring import score
+from headtohead.quality.rows import read_articles, read_predictions
+from headtohead.quality.scoring import over_seeds, score
 
 SUMMARIES = ["Anna Berg opened the schools.\nIt has 120 pupils.", "Nobody came to Oslo.", ""]
 REFERENCES = ["It has 120 pupils.\nAnna Berg opened a school in Oslo.", "Nobody came to Bergen today.", "Rain fell."]
 ROWS = [{"id": str(i), "summary": summary, "reference": reference}
         for i, (summary, reference) in enumerate(zip(SUMMARIES, REFERENCES, strict=True))]
+lines = st.lists(st.sampled_from(["the", "cats", "cat", "sat", "on", "a", "mat"]), min_size=1, max_size=6).map(" ".join)
+sentences = st.lists(lines, min_size=1, max_size=3).map("\n".join)
 texts = st.lists(st.text("ab cd.\n", max_size=30), min_size=1, max_size=6)
 
 
@@ -40,6 +41,19 @@ def test_rouge_is_the_mean_of_pairs_scored_alone(name):
 def test_bleu_is_the_corpus_bleu_of_sacrebleu():
     expected = sacrebleu.corpus_bleu(SUMMARIES, [REFERENCES]).score / 100
     assert compute(SUMMARIES, REFERENCES)["bleu"] == pytest.approx(expected)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(sentences, st.lists(sentences, min_size=1, max_size=4)), min_size=1, max_size=3))
+def test_several_references_count_as_the_libraries_count_them(pairs):
+    summaries, references = map(list, zip(*pairs, strict=True))
+    scorer = RougeScorer(list(ROUGE), use_stemmer=True)
+    best = [scorer.score_multi(alike, summary) for summary, alike in pairs]
+    expected = {name: np.mean([scores[name].fmeasure for scores in best]) for name in ROUGE}
+    most = max(map(len, references))
+    columns = [[alike[min(i, len(alike) - 1)] for alike in references] for i in range(most)]
+    expected[BLEU] = sacrebleu.corpus_bleu(summaries, columns).score / 100
+    assert compute(summaries, references) == pytest.approx(expected)
 
 
 def test_english_is_scored_by_the_defaults_of_the_libraries():
@@ -77,7 +91,8 @@ def test_identical_texts_score_one():
 
 
 def test_empty_summaries_score_zero():
-    assert set(score([{"id": "a", "summary": "", "reference": "Rain fell."}], [], 0, "en")[0].values()) == {0.0}
+    details = score([{"id": "a", "summary": "", "reference": "Rain fell."}], [], {}, "en")
+    assert {details[name] for name in (*ROUGE, BLEU)} == {0.0}
 
 
 @pytest.mark.parametrize(("value", "summary", "found"), [
@@ -102,10 +117,10 @@ def test_fact_recall_by_hand():
                                                   {"kind": "number", "value": "12", "distance": 40}]},
              {"set": "test", "id": "1", "facts": [{"kind": "city", "value": "Oslo", "distance": 10}]},
              {"set": "test", "id": "2", "facts": [{"kind": "city", "value": "Rome", "distance": 70}]}]
-    flat, details = score(ROWS, known, 0, "en")
+    details = score(ROWS, known, {}, "en")
     by_distance = {row["distance"]: (row["facts"], row["fact_recall"]) for row in details["fact_recall_by_distance"]}
     by_kind = {row["kind"]: row["fact_recall"] for row in details["fact_recall_by_kind"]}
-    assert flat["fact_recall"] == 0.5
+    assert details["fact_recall"] == 0.5
     assert by_distance == {"0-31": (2, 1.0), "32-63": (1, 0.0), "64-95": (1, 0.0)}
     assert by_kind == {"person": 1.0, "number": 0.0, "city": 0.5}
     assert details["articles"]["facts_found"] == [1, 1, 0]
@@ -114,15 +129,15 @@ def test_fact_recall_by_hand():
 def test_loss_is_weighted_by_tokens_and_left_out_where_there_is_none():
     losses = [{**row, "loss": loss, "tokens": tokens}
               for row, loss, tokens in zip(ROWS, (1.0, 2.0, 4.0), (10, 30, 0), strict=True)]
-    assert score(losses, [], 0, "en")[0]["loss"] == pytest.approx(1.75)
-    assert "loss" not in score(ROWS, [], 0, "en")[0]
+    assert score(losses, [], {}, "en")["loss"] == pytest.approx(1.75)
+    assert "loss" not in score(ROWS, [], {}, "en")
 
 
 def test_further_sets_are_scored_apart():
     rows = [*ROWS, {**ROWS[0], "set": "test-2x", "loss": 3.0, "tokens": 4}]
     known = [{"set": "test-2x", "id": "0", "facts": [{"kind": "number", "value": "120", "distance": 600}]}]
-    flat, details = score(rows, known, 0, "en")
-    assert flat == score(ROWS, [], 0, "en")[0]
+    details = score(rows, known, {}, "en")
+    assert {**details, "further": {}} == score(ROWS, [], {}, "en")
     assert (details["further"]["test-2x"]["loss"], details["further"]["test-2x"]["fact_recall"]) == (3.0, 1.0)
 
 
@@ -133,7 +148,7 @@ def test_further_sets_are_scored_apart():
     (ROWS, [{"set": "test", "id": "zzz", "facts": []}], "facts of 'zzz'")])
 def test_wrong_rows_are_named(rows, known, message):
     with pytest.raises(ValueError, match=message):
-        score(rows, known, 0, "en")
+        score(rows, known, {}, "en")
 
 
 def test_predictions_must_be_of_the_articles(tmp_path):
@@ -151,34 +166,133 @@ def write(path, rows):
     return path
 
 
-def columns(values):
-    return {"id": list(range(len(values))), "rouge1": list(values)}
+STORY = {"id": "0", "article": "Anna Barlow came to North Kirby on 12 May. Paul Norton had 130.", "summary": "",
+         "references": ["Anna Barlow was in North Kirby.", "In North Kirby, 12 May: Anna Barlow."]}
 
 
-def test_the_interval_covers_the_true_mean_about_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    hits = 0
-    for seed in range(200):
-        low, high = interval("rouge1", columns(rng.beta(2, 5, size=60)), seed % 4)
-        hits += low <= 2 / 7 <= high
-    assert 0.89 <= hits / 200 <= 0.99
+@pytest.mark.parametrize(("summary", "counts"), [
+    ("Anna Barlow, North Kirby, 12 May", (3, 3, 0)), ("Paul Norton was in North Kirby.", (2, 1, 1)),
+    ("Anna Norton has 130 or 140.", (3, 0, 1)), ("Anna Barlow, Anna Barlow!", (1, 1, 0)), ("Nobody came.", (0, 0, 0))])
+def test_values_are_right_or_copied_or_made_up(summary, counts):
+    facts_known = [{"set": "test", "id": "0", "facts": [{"kind": "day", "value": "12 May", "distance": 9}]}]
+    details = score([{"id": "0", "summary": summary, "reference": "x"}], facts_known, {"test": {"0": STORY}})
+    values, right, copied = counts
+    columns = details["articles"]
+    assert [columns[name] for name in ("values", "values_right", "values_copied")] == [[n] for n in counts]
+    assert details.get("fact_precision") == (right / values if values else None)
+    assert details.get("wrong_from_article") == (copied / (values - right) if values > right else None)
 
 
-def test_the_paired_interval_of_a_constant_shift_is_that_shift():
-    values = np.random.default_rng(1).uniform(size=50)
-    assert difference("rouge1", columns(values + 0.25), columns(values), 0) == pytest.approx((0.25, 0.25, 0.25))
+def test_references_are_taken_from_the_articles():
+    rows = [{"id": "0", "summary": STORY["references"][1], "reference": "Nothing alike."}]
+    assert score(rows, [], {"test": {"0": STORY}})["rouge1"] == pytest.approx(1)
+    assert score(rows, [], {"test": {"0": {"article": "a", "summary": "b"}}})["rouge1"] == 0
 
 
-def test_pairing_needs_the_same_articles():
+def test_fact_recall_by_position():
+    rows = [*ROWS, *({"id": f"{i}", "set": "test-moved", "summary": "Oslo" if i < 3 else "", "reference": "Oslo"}
+                     for i in range(8))]
+    known = [{"set": "test-moved", "id": f"{i}", "facts": [
+        {"kind": "city", "value": "Oslo", "distance": 100 - 10 * (i % 4), "position": i % 4}]} for i in range(8)]
+    found = score(rows, known, {})["further"]["test-moved"]["fact_recall_by_position"]
+    assert [(row["position"], row["facts"], row["tokens"], row["fact_recall"]) for row in found] == [
+        (0, 2, 100, 0.5), (1, 2, 90, 0.5), (2, 2, 80, 0.5), (3, 2, 70, 0.0)]
+
+
+def many(rng, count):
+    """Columns of random articles, of which longer ones do worse."""
+    sizes = rng.integers(0, 6, count)
+    counts = {"facts": sizes, "values": rng.integers(0, 5, count), "tokens": rng.integers(5, 60, count)}
+    totals = np.maximum(rng.integers(8, 40, count)[:, None] - np.arange(4), 0)
+    matches = rng.binomial(totals, [0.7, 0.5, 0.4, 0.3])
+    right = rng.binomial(counts["values"], 0.6)
+    return {**{name: rng.beta(4, 2, count) for name in ROUGE}, **counts,
+            "loss": rng.gamma(2, 1, count) + counts["tokens"] / 30,
+            "facts_found": rng.binomial(sizes, 0.9 - sizes / 10),
+            "values_right": right, "values_copied": rng.binomial(counts["values"] - right, 0.5),
+            "bleu_statistics": np.column_stack([totals[:, 0], rng.integers(8, 40, count), matches, totals])}
+
+
+def test_what_articles_add_has_the_measures_mean_and_error():
+    rng = np.random.default_rng(5)
+    articles = many(rng, 400)
+    drawn = [{name: values[which] for name, values in articles.items()} for which in rng.integers(0, 400, (1500, 400))]
+    assert len(available(articles)) == 9
+    for name in available(articles):
+        added = by_article(name, articles)
+        assert added.mean() == pytest.approx(measure(name, articles), rel=1e-12)
+        error = np.std([measure(name, again) for again in drawn])
+        assert np.std(added) / np.sqrt(400) == pytest.approx(error, rel=0.08), name
+
+
+def test_one_training_repeated_has_no_spread_but_the_articles_interval():
+    articles = many(np.random.default_rng(6), 50)
+    for name in available(articles):
+        one, three = over_trainings(name, [articles]), over_trainings(name, [articles] * 3)
+        assert one[name] == pytest.approx(three[name])
+        assert (one[f"{name}_spread"], three[f"{name}_spread"]) == (None, pytest.approx(0))
+        assert one[f"{name}_low"] < one[name] < one[f"{name}_high"]
+        assert one[f"{name}_low"] == pytest.approx(three[f"{name}_low"])
+
+
+def trainings():
+    """Two trainings' details: the second finds less, and writes an empty second summary of a moved fact."""
+    facts_known = [{"set": name, "id": "0", "facts": [
+        {"kind": "number", "value": "120", "distance": 8, "position": 0}]} for name in ("test", "test-moved")]
+    rows = [{**row, "loss": 1.0, "tokens": 4, "cut": 0, "written_by": "sdpa"} for row in ROWS]
+    worse = [{**row, "summary": row["summary"].replace("120", "130"), "loss": 2.0, "written_by": "flex"}
+             for row in rows]
+    return [score([*mine, *({**row, "set": "test-moved"} for row in mine)], facts_known, {}) for mine in (rows, worse)]
+
+
+def test_trainings_are_brought_together():
+    one, other = trainings()
+    flat, details = over_seeds([one, other])
+    assert flat == {**{name: pytest.approx((one[name] + other[name]) / 2) for name in (*ROUGE, BLEU)},
+                    "loss": 1.5, "fact_recall": 0.5, "seeds": 2}
+    assert details["loss_spread"] == pytest.approx(np.std([1, 2], ddof=1))
+    assert details["loss_low"] < 1.5 < details["loss_high"]
+    assert details["written_by"] == "sdpa and flex"
+    (row,) = details["further"]["test-moved"]["fact_recall_by_position"]
+    assert (row["facts"], row["tokens"], row["fact_recall"]) == (1, 8, 0.5)
+    assert "articles" not in details
+    assert details.keys() | {"articles", "by_fact"} == one.keys()
+    json.dumps(details, allow_nan=False)
+
+
+def test_one_training_brought_together_keeps_its_scores():
+    one = trainings()[0]
+    flat, details = over_seeds([one])
+    assert details == {name: value for name, value in one.items() if name not in ("articles", "by_fact", "further")} | {
+        "further": {"test-moved": {name: value for name, value in one["further"]["test-moved"].items()
+                                   if name not in ("articles", "by_fact")}}}
+    assert (flat["seeds"], details["loss_spread"]) == (1, None)
+
+
+def test_trainings_are_of_the_same_articles():
     with pytest.raises(ValueError, match="same articles"):
-        difference("rouge1", columns([1, 2]), columns([1, 2, 3]), 0)
+        over_seeds([score(ROWS, [], {}), score(ROWS[::-1], [], {})])
+
+
+def test_articles_are_read_by_set_and_id(tmp_path):
+    write(tmp_path / "test.jsonl", [{"id": "a"}, {"id": "b"}])
+    write(tmp_path / "test-2x.jsonl", [{"id": "c"}])
+    write(tmp_path / "train.jsonl", [{"id": "d"}])
+    assert read_articles(tmp_path) == {"test": {"a": {"id": "a"}, "b": {"id": "b"}}, "test-2x": {"c": {"id": "c"}}}
 
 
 def test_intervals_hold_their_number_and_repeat():
-    flat, details = score(ROWS, [], 7, "en")
-    assert details == score(ROWS, [], 7, "en")[1]
-    assert all(details[f"{name}_low"] <= flat[name] <= details[f"{name}_high"] for name in flat)
-    assert not any(map(math.isnan, flat.values()))
+    details = score(ROWS, [], {}, "en")
+    assert details == score(ROWS, [], {}, "en")
+    names = (*ROUGE, BLEU)
+    assert all(details[f"{name}_low"] <= details[name] <= details[f"{name}_high"] for name in names)
+    assert not any(math.isnan(details[name]) for name in names)
+
+
+def test_one_article_has_no_interval():
+    details = score(ROWS[:1], [], {}, "en")
+    assert (details["rouge1_low"], details["bleu_high"]) == (None, None)
+    json.dumps(details, allow_nan=False)
 
 
 @pytest.mark.parametrize(("article", "sentences"), [

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from simulation import World, rates
 
-from headtohead.statistics import compare, compare_all
+from headtohead.statistics import compare, compare_all, estimate
 
 
 def scores(trainings, articles, mean=0.5, luck=0.01, seed=0):
@@ -121,3 +121,32 @@ def test_it_keeps_its_promise(world):
     assert found["coverage"] >= 0.92
     assert found["false equivalence"] <= 0.08
     assert found["reports with a false claim"] <= 0.08
+
+
+def test_an_estimate_of_one_training_is_the_t_interval_over_articles():
+    row = np.random.default_rng(7).normal(0.5, 0.1, 30)
+    found, expected = estimate([row]), stats.ttest_1samp(row, 0).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx(tuple(expected))
+    assert (found.mean, found.spread, found.trainings) == (pytest.approx(row.mean()), None, 1)
+
+
+def test_an_estimate_of_articles_alike_is_the_t_interval_over_trainings():
+    luck = np.random.default_rng(8).normal(0.5, 0.1, 6)
+    found, expected = estimate(np.repeat(luck[:, None], 9, 1)), stats.ttest_1samp(luck, 0).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx(tuple(expected))
+    assert (found.spread, found.trainings) == (pytest.approx(np.std(luck, ddof=1)), 6)
+
+
+def test_an_estimate_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(9)
+    hits = 0
+    for _ in range(400):
+        found = estimate(0.5 + rng.normal(0, 0.02, (3, 1)) + rng.normal(0, 0.1, (1, 100)))
+        hits += found.low <= 0.5 <= found.high
+    assert 0.92 <= hits / 400 <= 0.98
+
+
+@pytest.mark.parametrize("wrong", [[0.1, 0.2], [[0.1], [0.2]], [[0.1, math.nan]]])
+def test_an_estimate_needs_trainings_by_articles(wrong):
+    with pytest.raises(ValueError, match="scores"):
+        estimate(wrong)

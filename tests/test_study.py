@@ -95,7 +95,7 @@ def test_the_article_is_never_part_of_the_summary_that_is_scored(tokenizer):
     [row] = predict(tiny(VARIANTS["flash"]), tokenizer, rows, GREEDY, 64, "test")
     assert "mayor of Ashfield" not in row["summary"]
     prompted = row | {"summary": "The mayor of Ashfield opened a new bridge on Monday. " + row["summary"]}
-    assert score([row], [], 1, "en")[0]["rouge1"] < score([prompted], [], 1, "en")[0]["rouge1"]
+    assert score([row], [], {}, "en")["rouge1"] < score([prompted], [], {}, "en")["rouge1"]
 
 
 def test_the_timer_waits_for_the_device(monkeypatch):

@@ -136,3 +136,40 @@ def _trainings(spreads: list[float], by_article: tuple[float, int], margin: floa
 
     found = bisect_left(range(2, MOST + 1), True, key=lambda count: reach(count) <= margin) + 2
     return found if found <= MOST else None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One function's own score on one measure.
+
+    Args:
+        mean: over trainings and articles.
+        low, high: its 95 % interval, over both; over articles alone if there was one training.
+        spread: the standard deviation over trainings; None if there was one.
+        trainings: how many.
+    """
+
+    mean: float
+    low: float
+    high: float
+    spread: float | None
+    trainings: int
+
+
+def estimate(scores: ArrayLike) -> Estimate:
+    """A function's mean score and its interval, from the same variances as `compare`.
+
+    Args:
+        scores: [trainings, articles] of one measure.
+
+    Raises:
+        ValueError: another shape, fewer than two articles, or a score is no finite number.
+    """
+    found = _scores(scores, "scores")
+    trainings, articles = found.shape
+    parts = [(float(np.var(found.mean(0), ddof=1)) / articles, articles - 1)]
+    spread = float(np.std(found.mean(1), ddof=1)) if trainings > 1 else None
+    if spread is not None:
+        parts.append((spread ** 2 / trainings, trainings - 1))
+    mean, half = float(found.mean()), _half(*_error(parts))
+    return Estimate(mean, mean - half, mean + half, spread, trainings)

@@ -1,5 +1,5 @@
-"""How good the summaries are: ROUGE, BLEU, loss and fact recall, each with a bootstrap interval.
+"""How good the summaries are: ROUGE, BLEU, loss, fact recall and precision, each with an interval.
 
-`scoring.score` is the way in; `measures` and `intervals` need numpy and sacrebleu alone, so that the report
-can compare two variants article by article without loading the scorers.
+`scoring.score` and `scoring.over_seeds` are the way in; `measures` needs numpy, scipy and sacrebleu alone, so that the
+report can compare variants article by article without loading the scorers.
 """

@@ -26,6 +26,11 @@ def read_predictions(path: Path, subset: Path = SUBSET) -> list[Record]:
     return rows
 
 
+def read_articles(subset: Path = SUBSET) -> dict[str, dict[str, Record]]:
+    """The articles of every test set, by its name and their ids."""
+    return {file.stem: {row["id"]: row for row in read_jsonl(file)} for file in sorted(subset.glob("test*.jsonl"))}
+
+
 def _compare(path: Path, name: str, ids: list[Any], articles: list[Any]) -> None:
     for number, (given, wanted) in enumerate(zip(ids, articles, strict=False), start=1):
         if given != wanted:

@@ -1,77 +1,123 @@
-"""Score one system's summaries: a few numbers for `dvc metrics diff`, and everything else for the report."""
+"""Score summaries: of one training with all that later comparisons need, and of a variant's trainings together."""
 
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from headtohead.params import ENGLISH
-from headtohead.quality import facts as fact_recall
-from headtohead.quality.intervals import LEVEL, RESAMPLES, interval
+from headtohead.quality.facts import find, recall_by, recall_columns, value_columns
 from headtohead.quality.language import settings
-from headtohead.quality.measures import FACT_RECALL, LOSS, available, measure_all
+from headtohead.quality.measures import BLEU, FACT_RECALL, LOSS, ROUGE, available, over_trainings
 from headtohead.quality.metric import SummaryQuality
 from headtohead.words import pieces
 
 Row = Mapping[str, Any]
+Details = Mapping[str, Any]
 MAIN = "test"
-PACKAGES = ("rouge-score", "sacrebleu", "evaluate", "nltk", "snowballstemmer", "py3langid", "sentencex", "numpy")
+FLAT = (*ROUGE, BLEU, LOSS, FACT_RECALL)
+INTERVAL = "95% t interval over articles, and over trainings if there are several"
+PACKAGES = ("rouge-score", "sacrebleu", "evaluate", "nltk", "snowballstemmer", "py3langid", "sentencex", "numpy",
+            "scipy")
 
 
-def score(rows: Sequence[Row], facts: Sequence[Row], seed: int,
-          language: str = ENGLISH) -> tuple[dict[str, float], dict[str, Any]]:
-    """Score summaries.
+def score(rows: Sequence[Row], facts: Sequence[Row], articles: Mapping[str, Mapping[str, Row]],
+          language: str = ENGLISH) -> dict[str, Any]:
+    """Score the summaries of one training.
 
     Args:
         rows: {"id", "summary", "reference"} and, of a model, {"loss", "tokens"}: mean nats per reference token
             and their number. Rows of further test sets carry their name as "set"; "cut" may say how many tokens
             of the article the model could not be shown, "written_by" what computed its attention.
-        facts: {"set", "id", "facts": [{"kind", "value", "distance"}]}; empty where the source knows none.
-        seed: of the bootstrap.
+        facts: {"set", "id", "facts": [{"kind", "value", "distance"}]}; empty if the source knows none.
+        articles: by set and id, as `rows.read_articles` gives them: "references" are taken in place of a row's own,
+            and where facts are known, "article" tells copied values from made-up ones. May lack any.
         language: of the articles; one of `params.LANGUAGES`.
 
     Returns:
-        Two dictionaries. The flat one: rouge1, rouge2, rougeL, rougeLsum, bleu (0..1), loss where the rows have
-        one, fact_recall where facts are known. The details: the same with NAME_low and NAME_high;
-        "fact_recall_by_distance" and "fact_recall_by_kind"; "articles", the columns of `measures.measure`;
-        "summary_words" and "reference_words", their mean lengths, in scripts without spaces in letters; "written_by"
-        if the rows have it; "scorer"; and "further", details of each further set.
+        The details: rouge1, rouge2, rougeL, rougeLsum, bleu (0..1), loss if the rows have one, and if facts are known
+        fact_recall, fact_precision (the share of stated values that are the story's own) and wrong_from_article (the
+        share of wrong ones that the article states), the last two unless there is nothing to take a share of. Each has
+        NAME_low, NAME_high and NAME_spread (`measures.over_trainings`). "fact_recall_by_distance", ".._by_kind" and,
+        if facts were moved, ".._by_position": lists of `facts.recall_by`. "summary_words" and "reference_words", their
+        mean lengths, in scripts without spaces in letters; "cut", the share of articles that were, and "written_by" if
+        the rows have them. "articles", the columns of `measures.by_article`, and "by_fact", those of `facts.find`;
+        "further", the same of each further set; and "scorer".
 
     Raises:
         ValueError: a row without a needed key, an id twice in one set, or facts of an article that is not there.
     """
-    sets = _by_set(rows)
-    details = {name: _score_set(name, members, _facts_of(name, members, facts), seed, language)
-               for name, members in sets.items()}
-    main = details.pop(MAIN)
-    flat = {name: main[name] for name in available(main["articles"])}
-    return flat, {**main, "further": details, "scorer": _scorer(language)}
+    found = {name: _score_set(name, members, _facts_of(name, members, facts), articles.get(name, {}), language)
+             for name, members in _by_set(rows).items()}
+    return {**found.pop(MAIN), "further": found, "scorer": _scorer(language)}
 
 
-def _score_set(name: str, rows: Sequence[Row], facts: Mapping[str, Any], seed: int, language: str) -> dict[str, Any]:
-    """Everything about the summaries of one test set."""
+def over_seeds(trainings: Sequence[Details]) -> tuple[dict[str, float], dict[str, Any]]:
+    """Bring the trainings of one variant together.
+
+    Args:
+        trainings: as `score` returns them, of the same articles.
+
+    Returns:
+        Two dictionaries. The flat one: the means of rouge1, rouge2, rougeL, rougeLsum, bleu, and of loss and
+        fact_recall if they are known; and "seeds", how many trainings there are. The details: as of one training, means
+        with intervals over trainings and articles, without "articles" and "by_fact".
+
+    Raises:
+        ValueError: the trainings are not of the same articles in the same order.
+    """
+    further = {name: _together([training["further"][name] for training in trainings])
+               for name in trainings[0]["further"]}
+    details = _together(trainings)
+    flat = {name: details[name] for name in FLAT if name in details}
+    return {**flat, "seeds": len(trainings)}, {**details, "further": further, "scorer": trainings[0]["scorer"]}
+
+
+def _score_set(name: str, rows: Sequence[Row], facts: Mapping[str, Any], articles: Mapping[str, Row],
+               language: str) -> dict[str, Any]:
+    """Everything about the summaries of one test set by one training."""
     ids = [row["id"] for row in rows]
-    summaries, references = ([row[side] for row in rows] for side in ("summary", "reference"))
-    metric = SummaryQuality(language, seed=seed).compute(predictions=summaries, references=references, by_article=True)
-    articles = {"id": ids, **metric["articles"], **_losses(name, rows)}
-    found = fact_recall.find(rows, facts) if facts else []
-    articles |= fact_recall.columns(ids, found) if found else {}
-    values = measure_all(available(articles), articles)
-    return {**values, **_intervals(values, articles, seed),
-            **{f"{FACT_RECALL}_by_{key}": fact_recall.recall_by(key, ids, found, seed)
-               for key in ("distance", "kind") if found},
-            "summary_words": _mean_words(summaries), "reference_words": _mean_words(references),
-            **({"cut": sum(row["cut"] > 0 for row in rows) / len(rows)} if "cut" in rows[0] else {}),
-            **({"written_by": rows[0]["written_by"]} if "written_by" in rows[0] else {}),
-            "articles": articles}
+    summaries = [row["summary"] for row in rows]
+    references = [articles.get(row["id"], {}).get("references", [row["reference"]]) for row in rows]
+    metric = SummaryQuality(language).compute(predictions=summaries, references=references, by_article=True)
+    columns = {"id": ids, **metric["articles"], **_losses(name, rows)}
+    by_fact = find(rows, facts) if facts else None
+    if by_fact is not None:
+        columns |= recall_columns(ids, by_fact)
+        if articles:
+            columns |= value_columns(summaries, references, [articles[key]["article"] for key in ids])
+    found = {"summary_words": _mean_words(summaries),
+             "reference_words": _mean_words([row["reference"] for row in rows]),
+             **({"cut": sum(row["cut"] > 0 for row in rows) / len(rows)} if "cut" in rows[0] else {}),
+             **({"written_by": rows[0]["written_by"]} if "written_by" in rows[0] else {}),
+             "articles": columns, **({"by_fact": by_fact} if by_fact is not None else {})}
+    return {**_together([found]), **found}
+
+
+def _together(trainings: Sequence[Details]) -> dict[str, Any]:
+    """What several trainings wrote on one test set; one is treated alike."""
+    columns, first = [training["articles"] for training in trainings], trainings[0]
+    ids = first["articles"]["id"]
+    if any(articles["id"] != ids for articles in columns):
+        raise ValueError("trainings can only be brought together on the same articles in the same order")
+    result: dict[str, Any] = {}
+    for name in available(columns[0]):
+        if all(name in available(articles) for articles in columns):
+            result |= over_trainings(name, columns)
+    if "by_fact" in first:
+        by_fact = [training["by_fact"] for training in trainings]
+        result |= {f"{FACT_RECALL}_by_{key}": recall_by(key, ids, by_fact)
+                   for key in ("distance", "kind", "position") if key in by_fact[0]}
+    result |= {key: float(np.mean([training[key] for training in trainings]))
+               for key in ("summary_words", "reference_words", "cut") if key in first}
+    if "written_by" in first:
+        result["written_by"] = " and ".join(dict.fromkeys(training["written_by"] for training in trainings))
+    return result
 
 
 def _mean_words(texts: Sequence[str]) -> float:
     return sum(len(pieces(text)) for text in texts) / len(texts)
-
-
-def _intervals(values: Mapping[str, float], articles: Mapping[str, Any], seed: int) -> dict[str, float]:
-    ends = {name: interval(name, articles, seed) for name in values}
-    return {f"{name}_{side}": ends[name][i] for name in ends for i, side in enumerate(("low", "high"))}
 
 
 def _losses(name: str, rows: Sequence[Row]) -> dict[str, list[Any]]:
@@ -107,5 +153,5 @@ def _facts_of(name: str, rows: Sequence[Row], facts: Sequence[Row]) -> dict[str,
 
 
 def _scorer(language: str) -> dict[str, Any]:
-    return {**settings(language), "interval": f"{LEVEL:.0%} percentile bootstrap over articles, {RESAMPLES} resamples",
+    return {**settings(language), "interval": INTERVAL,
             "versions": {package: importlib.metadata.version(package) for package in PACKAGES}}
