@@ -2,13 +2,15 @@
 
 import importlib
 import sys
-from collections.abc import Sequence
-from functools import lru_cache
-from types import ModuleType
+from collections.abc import Mapping, Sequence
+from functools import cache
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+from nltk.stem.porter import PorterStemmer
 from rouge_score.rouge_scorer import RougeScorer
-from rouge_score.tokenizers import DefaultTokenizer, Tokenizer
+from rouge_score.tokenize import tokenize
+from rouge_score.tokenizers import Tokenizer
 
 from headtohead.params import ENGLISH
 from headtohead.quality.language import bleu_tokenizer, rouge_tokenizer
@@ -33,14 +35,17 @@ evaluate = _import_evaluate()
 datasets = importlib.import_module("datasets")
 
 
-class Cached(Tokenizer):
-    """Another tokenizer that remembers texts: a summary meets several references, and a reference every training."""
+TOGETHER: tuple[tuple[str, ...], ...] = (("rouge1", "rouge2"), ("rougeL",), ("rougeLsum",))  # in one pass
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenize = lru_cache(maxsize=100_000)(tokenizer.tokenize)
+
+class English(Tokenizer):
+    """rouge-score's default tokenizer with its stemmer, which takes most of the time: it remembers each word's stem."""
+
+    def __init__(self) -> None:
+        self._stemmer = SimpleNamespace(stem=cache(PorterStemmer().stem))
 
     def tokenize(self, text: str) -> list[str]:
-        return self._tokenize(text)
+        return tokenize(text, self._stemmer)
 
 
 class SummaryQuality(evaluate.Metric):  # type: ignore[name-defined]
@@ -73,28 +78,31 @@ class SummaryQuality(evaluate.Metric):  # type: ignore[name-defined]
     def _compute(self, predictions: list[str], references: list[str] | list[list[str]], by_article: bool = False
                  ) -> dict[str, Any]:
         texts = [[reference] if isinstance(reference, str) else reference for reference in references]
-        tokenizer = Cached(rouge_tokenizer(self._language) or DefaultTokenizer(use_stemmer=True))
-        scores = [_rouge(summary, alike, tokenizer) for summary, alike in zip(predictions, texts, strict=True)]
+        tokenizer = rouge_tokenizer(self._language) or English()
+        scorers = {names: RougeScorer(names, tokenizer=tokenizer) for names in TOGETHER}
+        scores = [_rouge(summary, alike, scorers) for summary, alike in zip(predictions, texts, strict=True)]
         articles: dict[str, list[Any]] = {name: [score[name] for score in scores] for name in ROUGE}
         articles["bleu_statistics"] = bleu_statistics(predictions, texts, bleu_tokenizer(self._language))
         values = {name: measure(name, articles) for name in (*ROUGE, BLEU)}
         return values | ({"articles": articles} if by_article else {})
 
 
-def _rouge(summary: str, references: Sequence[str], tokenizer: Tokenizer) -> dict[str, float]:
+def _rouge(summary: str, references: Sequence[str], scorers: Mapping[tuple[str, ...], RougeScorer]) -> dict[str, float]:
     """As `RougeScorer.score_multi`, in less time: the F1 of each type, each the best over `references`.
 
-    Nothing in common is longer than all words in common, so no rougeL and no rougeLsum is above its reference's
-    rouge1. References that can no longer be the best are left out.
+    No common subsequence is longer than all words in common, so no rougeL and no rougeLsum is above its reference's
+    rouge1: references that can no longer be the best are left out.
     """
-    counted = [RougeScorer(["rouge1", "rouge2"], tokenizer=tokenizer).score(text, summary) for text in references]
+    ngrams, *subsequences = scorers
+    counted = [scorers[ngrams].score(text, summary) for text in references]
+    best = {name: max(float(score[name].fmeasure) for score in counted) for name in ngrams}
     unigrams = [float(score["rouge1"].fmeasure) for score in counted]
-    best = {"rouge1": max(unigrams), "rouge2": max(float(score["rouge2"].fmeasure) for score in counted)}
-    for name in ("rougeL", "rougeLsum"):
+    likeliest = sorted(zip(unigrams, references, strict=True), reverse=True)
+    for names in subsequences:
+        (name,) = names
         best[name] = 0.0
-        for bound, text in sorted(zip(unigrams, references, strict=True), reverse=True):
-            if bound <= best[name]:
+        for most, text in likeliest:
+            if most <= best[name]:
                 break
-            score = RougeScorer([name], tokenizer=tokenizer).score(text, summary)[name]
-            best[name] = max(best[name], float(score.fmeasure))
+            best[name] = max(best[name], float(scorers[names].score(text, summary)[name].fmeasure))
     return best
