@@ -3,21 +3,21 @@
 from headtohead.data.inputs import run_identity
 from headtohead.data.records import Record, read_jsonl, write_json
 from headtohead.params import BASELINES, read_params
-from headtohead.paths import FACTS, QUALITY, SUBSET, Run, details, metrics
+from headtohead.paths import FACTS, QUALITY, Run, details, metrics
 from headtohead.quality.language import choose
-from headtohead.quality.rows import read_predictions, read_references
+from headtohead.quality.rows import read_articles, read_predictions
 from headtohead.quality.scoring import over_seeds, score
 from headtohead.stage import run
 
 
 def main(variant: str) -> None:
     params = read_params()
-    language = choose(params.chosen.score.language, (row["article"] for row in read_jsonl(SUBSET / "test.jsonl")))
-    facts, references, of = list(read_jsonl(FACTS)), read_references(SUBSET), run_identity(params.preset)
+    facts, articles, of = list(read_jsonl(FACTS)), read_articles(), run_identity(params.preset)
+    language = choose(params.chosen.score.language, (row["article"] for row in articles["test"].values()))
     trainings = []
     for seed in [params.seed] if variant in BASELINES else params.seeds:
         ours = Run(variant, seed)
-        scores = score(predictions(ours), facts, references, language)
+        scores = score(predictions(ours), facts, articles, language)
         write_json(ours.quality, {**scores, "run": of})
         trainings.append(scores)
     flat, rest = over_seeds(trainings)

@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from headtohead.data.records import DataError, Record, read_jsonl
-
-SUBSET = Path("data/subset")
+from headtohead.paths import SUBSET
 
 
 def read_predictions(path: Path, subset: Path = SUBSET) -> list[Record]:
