@@ -3,16 +3,16 @@
 import torch
 
 from headtohead.attention.spec import AttentionSpec
-from headtohead.checkpoints import build
-from headtohead.data.records import read_jsonl, write_jsonl
-from headtohead.data.tokens import load_split, load_tokenizer
 from headtohead.decoding.predictions import predict
-from headtohead.model import best_device
+from headtohead.models.checkpoints import build
+from headtohead.models.gpt2 import best_device
 from headtohead.params import LEAD3, UNTRAINED, read_params
 from headtohead.paths import SUBSET, Run
 from headtohead.quality.language import choose
 from headtohead.quality.lead import lead3
+from headtohead.records import read_jsonl, write_jsonl
 from headtohead.stage import run
+from headtohead.tokens.splits import load_split, load_tokenizer
 
 TEST = SUBSET / "test.jsonl"
 

@@ -2,11 +2,11 @@
 
 import shutil
 
-from headtohead.data.records import write_json, write_jsonl
-from headtohead.data.sources import open_splits
+from headtohead.articles.sources import open_splits
 from headtohead.params import read_params
 from headtohead.paths import ARTICLES, SUBSET
 from headtohead.progress import Bar, console, print_table
+from headtohead.records import write_json, write_jsonl
 from headtohead.stage import run
 
 

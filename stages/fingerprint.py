@@ -1,13 +1,13 @@
 """Check params.yaml whole, and write down what the machine, the input and the variants are; imports no torch."""
 
 
-from headtohead.data.folders import locate
-from headtohead.data.inputs import identity, pretrained_files
-from headtohead.data.pretrained import check_pretrained
-from headtohead.data.records import write_json
+from headtohead.articles.folders import locate
+from headtohead.inputs import identity, pretrained_files
+from headtohead.models.pretrained import check_pretrained
 from headtohead.params import read_params
 from headtohead.paths import MACHINE, PRETRAINED, SOURCE, VARIANTS
 from headtohead.profiling.machine import describe
+from headtohead.records import write_json
 from headtohead.stage import run
 
 

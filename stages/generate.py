@@ -2,14 +2,14 @@
 
 import torch
 
-from headtohead.checkpoints import check_trained_here, load
-from headtohead.data.records import write_jsonl
-from headtohead.data.tokens import further_sets, load_split, load_tokenizer
 from headtohead.decoding.predictions import predict
-from headtohead.model import best_device
+from headtohead.models.checkpoints import check_trained_here, load
+from headtohead.models.gpt2 import best_device
 from headtohead.params import Params, read_params
 from headtohead.paths import Run
+from headtohead.records import write_jsonl
 from headtohead.stage import run, writing
+from headtohead.tokens.splits import further_sets, load_split, load_tokenizer
 
 
 def main(variant: str) -> None:

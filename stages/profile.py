@@ -6,14 +6,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from headtohead.checkpoints import check_trained_here, load
-from headtohead.data.records import write_json
-from headtohead.data.tokens import load_split, load_tokenizer
-from headtohead.model import GPT2, best_device
+from headtohead.models.checkpoints import check_trained_here, load
+from headtohead.models.gpt2 import GPT2, best_device
 from headtohead.params import read_params
 from headtohead.profiling.profile import passes_of, profile
 from headtohead.progress import Bar
+from headtohead.records import write_json
 from headtohead.stage import run, writing
+from headtohead.tokens.splits import load_split, load_tokenizer
 
 
 def main(variant: str) -> None:

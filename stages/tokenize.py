@@ -3,15 +3,15 @@
 import shutil
 from itertools import islice
 
-from headtohead.data.inputs import pretrained_source
-from headtohead.data.layout import Layout
-from headtohead.data.records import count_rows, read_jsonl, write_json
-from headtohead.data.tokenizer import pretrained_tokenizer, separator_ids, train_tokenizer
-from headtohead.data.tokens import TOKENS, lengths, tokenize_splits
+from headtohead.inputs import pretrained_source
 from headtohead.params import read_params
 from headtohead.paths import LENGTHS, SUBSET
 from headtohead.progress import Bar, print_table
+from headtohead.records import count_rows, read_jsonl, write_json
 from headtohead.stage import run
+from headtohead.tokens.layout import Layout
+from headtohead.tokens.splits import TOKENS, lengths, tokenize_splits
+from headtohead.tokens.tokenizer import pretrained_tokenizer, separator_ids, train_tokenizer
 
 SAMPLE = 200  # training texts on which a pretrained tokenizer is tried
 

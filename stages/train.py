@@ -1,13 +1,13 @@
 """Train one variant from one seed; an interrupted run goes on from its last checkpoint."""
 
-from headtohead.card import origin
-from headtohead.checkpoints import build, named_variant
-from headtohead.data.layout import Layout
-from headtohead.data.tokenizer import separator_ids
-from headtohead.data.tokens import digest, load_split, load_tokenizer
+from headtohead.models.card import origin
+from headtohead.models.checkpoints import build, named_variant
 from headtohead.params import read_params
 from headtohead.paths import PRETRAINED, Run
 from headtohead.stage import run, writing
+from headtohead.tokens.layout import Layout
+from headtohead.tokens.splits import digest, load_split, load_tokenizer
+from headtohead.tokens.tokenizer import separator_ids
 from headtohead.training import checkpoint_folder, forget_finished, make_examples, train
 
 

@@ -14,9 +14,9 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from headtohead.attention import AttentionSpec
-from headtohead.data.tokenizer import train_tokenizer
-from headtohead.model import GPT2, from_scratch
+from headtohead.models.gpt2 import GPT2, from_scratch
 from headtohead.params import Model, Tokenizer, read_params
+from headtohead.tokens.tokenizer import train_tokenizer
 
 VARIANTS = {**read_params().variants,
             "flash_sparse": AttentionSpec(kernel="flash", pattern="window", window=5),

@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT / "src"))
 
 import yaml
 
-from headtohead.data.newswire import newswire
+from headtohead.articles.newswire import newswire
 from headtohead.progress import Bar
 
 WORDS = (450, 750)  # CNN/DailyMail's articles have 593 words on average in the sample that this was tried with

@@ -33,11 +33,11 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import GPT2Config, GPT2Model
 
-from headtohead.data.files import Table
-from headtohead.data.newswire import newswire
-from headtohead.data.records import Record, write_json
-from headtohead.data.tokenizer import END_OF_TEXT
+from headtohead.articles.files import Table
+from headtohead.articles.newswire import newswire
 from headtohead.params import read_params
+from headtohead.records import Record, write_json
+from headtohead.tokens.tokenizer import END_OF_TEXT
 
 LARGE = (".parquet", ".safetensors", ".bin")  # the hub keeps these apart, and sends them from another address
 ADDRESS = re.compile(r"/(?:api/)?(?:models/)?(?P<name>(?:datasets/)?[^/]+/[^/]+)"

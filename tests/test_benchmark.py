@@ -20,9 +20,9 @@ from headtohead.benchmark.contestants import BenchmarkError
 from headtohead.benchmark.curves import crossings, curves
 from headtohead.benchmark.plan import HEADLINE, OURS, REST, Plan, Point, Task, tasks
 from headtohead.benchmark.rows import COLUMNS, read_rows, write_about, write_rows
-from headtohead.data.records import DataError
 from headtohead.params import STUDY, read_params
 from headtohead.profiling import machine
+from headtohead.records import DataError
 from headtohead.reporting.tables import short
 
 STUDIED = {name: VARIANTS[name] for name in STUDY}

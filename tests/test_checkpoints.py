@@ -11,7 +11,7 @@ from closure import ROOT
 from conftest import VARIANTS, tiny
 
 import headtohead
-from headtohead.card import origin
+from headtohead.models.card import origin
 from headtohead.params import read_params
 
 

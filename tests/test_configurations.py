@@ -18,13 +18,13 @@ from test_model import gradients
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.activations import ACT2FN
 
-from headtohead.checkpoints import build, from_pretrained
-from headtohead.data.pretrained import ACTIVATIONS, SEARCH, UNSUPPORTED, check_pretrained
-from headtohead.data.records import DataError
 from headtohead.decoding.engine import Engine
 from headtohead.decoding.search import generate
-from headtohead.model import ModelError, compile_for_training
+from headtohead.models.checkpoints import build, from_pretrained
+from headtohead.models.gpt2 import ModelError, compile_for_training
+from headtohead.models.pretrained import ACTIVATIONS, SEARCH, UNSUPPORTED, check_pretrained
 from headtohead.params import Model
+from headtohead.records import DataError
 
 POSITIONS = 40
 

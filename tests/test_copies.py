@@ -5,7 +5,7 @@ import shutil
 import pytest
 from clone import Clone, executed
 
-from headtohead.data.inputs import resolve
+from headtohead.inputs import resolve
 
 
 def with_its_own_git(outer):

@@ -16,18 +16,18 @@ from conftest import MAX_LENGTH
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headtohead.data.batches import IGNORED, collate, pad_left
-from headtohead.data.cleaning import SHINGLE, resemblance, sketch
-from headtohead.data.files import Table
-from headtohead.data.folders import locate
-from headtohead.data.inputs import identity, pretrained_files, pretrained_source
-from headtohead.data.layout import Layout
-from headtohead.data.newswire import newswire
-from headtohead.data.records import DataError, read_jsonl, write_jsonl
-from headtohead.data.sources import open_splits
-from headtohead.data.tokenizer import encode, pretrained_tokenizer, separator_ids, train_tokenizer
-from headtohead.data.tokens import lengths, tokenize_splits
+from headtohead.articles.cleaning import SHINGLE, resemblance, sketch
+from headtohead.articles.files import Table
+from headtohead.articles.folders import locate
+from headtohead.articles.newswire import newswire
+from headtohead.articles.sources import open_splits
+from headtohead.inputs import identity, pretrained_files, pretrained_source
+from headtohead.models.batches import IGNORED, collate, pad_left
 from headtohead.params import Data, Tokenizer
+from headtohead.records import DataError, read_jsonl, write_jsonl
+from headtohead.tokens.layout import Layout
+from headtohead.tokens.splits import lengths, tokenize_splits
+from headtohead.tokens.tokenizer import encode, pretrained_tokenizer, separator_ids, train_tokenizer
 
 ARTICLES = [{"id": f"a{i}", "article": f"Report {i}: “Zürich” said,\nthat {i} people came. " + "More. " * 60,
              "highlights": f"{i} people came.\nZürich spoke."} for i in range(40)]

@@ -7,10 +7,10 @@ import pytest
 import yaml
 from closure import ROOT
 
-from headtohead.data.files import Table
-from headtohead.data.records import DataError
-from headtohead.data.texts import Texts
+from headtohead.articles.files import Table
+from headtohead.articles.texts import Texts
 from headtohead.params import PATH, ParamsError, read_params
+from headtohead.records import DataError
 
 LANGUAGES = yaml.safe_load((ROOT / "tests/languages.yaml").read_text(encoding="utf-8"))
 WESTERN, OTHERS = LANGUAGES["western"], LANGUAGES["others"]

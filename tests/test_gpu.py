@@ -11,9 +11,9 @@ from conftest import VARIANTS, random_ids, tiny
 import headtohead.training as training
 from headtohead.attention import AttentionSpec, attend, flex
 from headtohead.attention.dispatch import BACKENDS, BackendError, Job, choose
-from headtohead.data.layout import Layout
-from headtohead.model import compile_for_training
+from headtohead.models.gpt2 import compile_for_training
 from headtohead.params import Train
+from headtohead.tokens.layout import Layout
 from headtohead.training import make_examples, train
 
 pytestmark = pytest.mark.gpu

@@ -12,7 +12,7 @@ from headtohead.decoding.decoders import DECODERS, choose_decoder
 from headtohead.decoding.engine import Engine
 from headtohead.decoding.generation import write_summaries
 from headtohead.decoding.search import generate
-from headtohead.model import GPT2
+from headtohead.models.gpt2 import GPT2
 from headtohead.params import Generate
 
 pytestmark = pytest.mark.gpu

@@ -11,10 +11,14 @@ import pytest
 import yaml
 from closure import ROOT, import_closure
 
-from headtohead.params import STUDY
+from headtohead.params import BASELINES, STUDY
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-ARRANGERS = {ROOT / "src/headtohead/__init__.py", ROOT / "stages/__init__.py"}  # they say where imports are found
+# They say where imports are found, check parameters, find paths and show progress: no output depends on them.
+DECIDE_NOTHING = {ROOT / "stages/__init__.py", *(ROOT / "src/headtohead" / name for name in (
+    "__init__.py", "attention/__init__.py", "params.py", "paths.py", "progress.py", "stage.py"))}
+# What they decide is in data/variants; .dvcignore takes them out of their folder.
+IGNORED = {ROOT / name for name in (ROOT / ".dvcignore").read_text().replace("\n/", "\n").split() if name.endswith(".py")}
 
 
 def code_dependencies(stage: dict) -> set[Path]:
@@ -23,17 +27,24 @@ def code_dependencies(stage: dict) -> set[Path]:
     return {file for path in declared for file in ([path] if path.suffix else path.rglob("*.py"))}
 
 
-def holds_code(file: Path) -> bool:
+def decides(file: Path) -> bool:
     body = ast.parse(file.read_text()).body
-    return file not in ARRANGERS and not (len(body) <= 1 and file.name == "__init__.py")
+    return file not in DECIDE_NOTHING | IGNORED and not (len(body) <= 1 and file.name == "__init__.py")
 
 
 @pytest.mark.parametrize("name", sorted(set(STAGES) - {"fingerprint"}))  # that one always runs
-def test_a_stage_depends_on_exactly_the_modules_it_imports(name):
+def test_a_stage_depends_on_the_modules_it_imports_and_on_no_folder_of_which_it_imports_none(name):
     script = ROOT / "stages" / f"{name.replace('-', '_')}.py"
-    wanted = {file for file in import_closure(script) if holds_code(file)}
-    declared = {file for file in code_dependencies(STAGES[name]) if holds_code(file)}
-    assert {str(f.relative_to(ROOT)) for f in wanted} == {str(f.relative_to(ROOT)) for f in declared}
+    wanted = {file for file in import_closure(script) if decides(file)}
+    declared = [ROOT / dep for dep in STAGES[name]["deps"] if dep.startswith(("src/", "stages/"))]
+    assert not {str(file) for file in wanted - code_dependencies(STAGES[name])}
+    assert not [str(path) for path in declared if not any(file.is_relative_to(path) for file in wanted)]
+
+
+def test_what_is_left_out_of_dependencies_is_in_the_fingerprint():
+    assert {str(file.relative_to(ROOT)) for file in IGNORED} == {
+        "src/headtohead/attention/spec.py", "src/headtohead/attention/patterns.py"}
+    assert IGNORED <= import_closure(ROOT / "stages/fingerprint.py")
 
 
 def test_every_stage_has_a_script_and_every_script_a_stage():
@@ -46,11 +57,14 @@ def test_every_stage_has_a_script_and_every_script_a_stage():
 def test_the_matrix_holds_the_variants_that_the_report_compares():
     matrix = STAGES["train"]["matrix"]["variant"]
     assert matrix == [*STUDY, "${attention}", *(f"${{also[{i}]}}" for i in range(4))]
-    assert all(stage["matrix"]["variant"] == matrix for stage in STAGES.values() if "matrix" in stage)
+    assert all(stage["matrix"]["variant"] == matrix for name, stage in STAGES.items()
+               if "matrix" in stage and name != "score")
+    assert STAGES["score"]["matrix"]["variant"] == [*matrix, *BASELINES]
+    assert [name for name, stage in STAGES.items() if "seed" in stage.get("matrix", {})] == ["train"]
 
 
-ORDER = ["attention", "model checkpoints data params", "training decoding quality profiling", "reporting", "benchmark",
-         "cli"]
+ORDER = ["attention records", "params paths statistics", "inputs", "articles tokens", "models",
+         "training decoding quality profiling", "reporting", "benchmark", "cli"]
 
 
 def test_imports_point_one_way():

@@ -20,16 +20,16 @@ from safetensors.torch import load_file
 from stand_in_hub import Repository, Request, StandInHub, make_articles, make_paper
 
 import headtohead
+from headtohead.articles.hub import stream
+from headtohead.articles.newswire import newswire
+from headtohead.articles.sources import open_splits
 from headtohead.attention import AttentionSpec
-from headtohead.checkpoints import build
-from headtohead.data.hub import stream
-from headtohead.data.inputs import pretrained_source
-from headtohead.data.newswire import newswire
-from headtohead.data.pretrained import check_pretrained
-from headtohead.data.records import DataError, Record, read_jsonl
-from headtohead.data.sources import open_splits
-from headtohead.data.tokenizer import pretrained_tokenizer
+from headtohead.inputs import pretrained_source
+from headtohead.models.checkpoints import build
+from headtohead.models.pretrained import check_pretrained
 from headtohead.params import STUDY, Hub, read_params
+from headtohead.records import DataError, Record, read_jsonl
+from headtohead.tokens.tokenizer import pretrained_tokenizer
 
 PAPER = read_params().presets["paper"]
 STORIES = list(newswire("train", 288, seed=1, words=(55, 100), distractors=0.2))

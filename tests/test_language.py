@@ -3,7 +3,7 @@
 import pytest
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-from headtohead.data.newswire import newswire
+from headtohead.articles.newswire import newswire
 from headtohead.params import LANGUAGES
 from headtohead.quality.language import STEMMERS, choose, detect
 from headtohead.quality.lead import lead3

@@ -7,8 +7,8 @@ import pytest
 from closure import ROOT
 from test_data import ARTICLES, data, dropped, read, same_articles, save
 
-from headtohead.data.folders import locate
-from headtohead.data.records import DataError
+from headtohead.articles.folders import locate
+from headtohead.records import DataError
 
 TRAIN, VALIDATION, TEST = ARTICLES[:30], ARTICLES[30:35], ARTICLES[35:]
 SPLITS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}

@@ -12,8 +12,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import headtohead
 from headtohead.attention import AttentionSpec
 from headtohead.attention.dispatch import BackendError
-from headtohead.checkpoints import build, check_trained_here, from_pretrained, named_variant
-from headtohead.model import GPT2, ModelError, compile_for_training
+from headtohead.models.checkpoints import build, check_trained_here, from_pretrained, named_variant
+from headtohead.models.gpt2 import GPT2, ModelError, compile_for_training
 from headtohead.params import Model, read_params
 
 variants = pytest.mark.parametrize("name", VARIANTS)

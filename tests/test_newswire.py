@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headtohead.data.newswire import (
+from headtohead.articles.newswire import (
     KINDS,
     LONGEST_SENTENCE,
     NAMES,
@@ -21,7 +21,7 @@ from headtohead.data.newswire import (
     newswire,
     stated,
 )
-from headtohead.data.newswire_topics import CUES, FILLER, TOPICS, WRONG
+from headtohead.articles.newswire_topics import CUES, FILLER, TOPICS, WRONG
 
 SLOT = re.compile(r"(\w+) \{(\w+)\}")  # the word before a slot, and the slot
 SETTINGS = {"seed": 7, "words": (60, 120), "distractors": 0.4}
@@ -91,7 +91,7 @@ def test_a_report_depends_on_its_index_alone():
 
 
 def test_other_processes_write_the_same_reports():
-    code = f"from headtohead.data.newswire import newswire; print(list(newswire('test', 4, **{SETTINGS!r})))"
+    code = f"from headtohead.articles.newswire import newswire; print(list(newswire('test', 4, **{SETTINGS!r})))"
     for hash_seed in ("0", "1"):
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)}
         output = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)

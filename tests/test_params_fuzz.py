@@ -12,9 +12,9 @@ from closure import ROOT
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
-from headtohead.data.records import DataError
-from headtohead.model import ModelError
+from headtohead.models.gpt2 import ModelError
 from headtohead.params import ParamsError, read_params
+from headtohead.records import DataError
 from stages import baselines, fetch_subset, fingerprint, generate, profile, score, tokenize, train
 
 EXAMPLES = 200

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import headtohead
 from headtohead import params
 from headtohead.attention import AttentionSpec, visible
-from headtohead.model import GPT2, from_scratch
+from headtohead.models.gpt2 import GPT2, from_scratch
 from headtohead.profiling import inference, machine, memory, nvml, peak, timing
 from headtohead.profiling.kernel import captured
 from headtohead.profiling.memory import peak_memory, process_peak_mb

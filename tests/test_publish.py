@@ -13,7 +13,7 @@ import test_reporting
 from test_reporting import FIGURES, ROOT, SPEED, edit, rows, write
 
 from headtohead import cli, reporting
-from headtohead.data.records import DataError
+from headtohead.records import DataError
 from headtohead.reporting.publish import publish
 from headtohead.reporting.results import read_results
 

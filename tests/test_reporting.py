@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headtohead import reporting
-from headtohead.data.records import DataError
 from headtohead.params import read_params
 from headtohead.quality.lead import lead3
 from headtohead.quality.rows import read_predictions
 from headtohead.quality.scoring import score
+from headtohead.records import DataError
 from headtohead.reporting.figures import COLOURS, MARKERS
 from headtohead.reporting.page import escape, to_html
 from headtohead.reporting.results import read_results, read_variants

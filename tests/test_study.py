@@ -11,13 +11,13 @@ from conftest import VARIANTS, random_ids, tiny
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from headtohead.attention import alibi_slopes, attend
-from headtohead.checkpoints import from_pretrained
-from headtohead.data.batches import IGNORED, collate
-from headtohead.data.layout import Layout
 from headtohead.decoding.predictions import predict
+from headtohead.models.batches import IGNORED, collate
+from headtohead.models.checkpoints import from_pretrained
 from headtohead.params import Generate, read_params
 from headtohead.profiling.timing import measure
 from headtohead.quality.scoring import score
+from headtohead.tokens.layout import Layout
 
 variants = pytest.mark.parametrize("name", VARIANTS)
 LAYOUT = Layout([1], end=0, max_length=64, new_tokens=12)

@@ -7,10 +7,10 @@ import pytest
 from tokenizers import Tokenizer as Fast
 from tokenizers import decoders, models, pre_tokenizers
 
-from headtohead.data.inputs import pretrained_files, pretrained_source
-from headtohead.data.records import DataError
-from headtohead.data.tokenizer import encode, pretrained_tokenizer, separator_ids
+from headtohead.inputs import pretrained_files, pretrained_source
 from headtohead.params import PATH, ParamsError, Tokenizer, read_params
+from headtohead.records import DataError
+from headtohead.tokens.tokenizer import encode, pretrained_tokenizer, separator_ids
 
 TEXTS = ["The mayor of Ashfield opened a bridge on Monday.", "A bridge was opened."]
 BERT = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *".:", *ascii_lowercase, *(f"##{c}" for c in ascii_lowercase)]

@@ -16,13 +16,13 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 import headtohead.training as training
-from headtohead.data.batches import collate
-from headtohead.data.layout import Layout
-from headtohead.data.records import DataError
 from headtohead.decoding.engine import Engine
 from headtohead.decoding.generation import generate_tokens, reference_losses, write_summaries
 from headtohead.decoding.predictions import predict
+from headtohead.models.batches import collate
 from headtohead.params import Generate, Train
+from headtohead.records import DataError
+from headtohead.tokens.layout import Layout
 from headtohead.training import (
     TrainingError,
     checkpoint_folder,
@@ -454,7 +454,7 @@ def test_a_stage_trains_in_the_memory_that_it_has():
 import resource
 import torch
 from headtohead.attention import AttentionSpec
-from headtohead.model import from_scratch
+from headtohead.models.gpt2 import from_scratch
 from headtohead.params import Model
 from headtohead.profiling.steps import training_step
 from headtohead.stage import run

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headtohead.checkpoints import load
+    from headtohead.models.checkpoints import load
 
 __all__ = ["load"]
 
@@ -21,17 +21,17 @@ AUTO = "transformers.models.auto.configuration_auto"
 
 def __getattr__(name: str) -> Any:
     if name == "load":  # torch and transformers are imported only when a model is
-        from headtohead.checkpoints import load
+        from headtohead.models.checkpoints import load
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class OnDemand:
-    """Stands for `headtohead.model.Config` in transformers' registry until the first model is loaded."""
+    """Stands for `headtohead.models.gpt2.Config` in transformers' registry until the first model is loaded."""
 
     @classmethod
     def from_dict(cls, *settings: Any, **more: Any) -> Any:
-        return import_module("headtohead.model").Config.from_dict(*settings, **more)
+        return import_module("headtohead.models.gpt2").Config.from_dict(*settings, **more)
 
 
 def _register(auto: ModuleType) -> None:

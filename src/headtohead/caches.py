@@ -6,7 +6,7 @@ Imports the standard library alone, and runs before any library is imported.
 import os
 from pathlib import Path
 
-from headtohead.data.inputs import resolve
+from headtohead.inputs import resolve
 
 FOLDERS = {"MPLCONFIGDIR": "matplotlib", "TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton",
            "CUDA_CACHE_PATH": "cuda"}

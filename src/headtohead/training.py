@@ -22,13 +22,13 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
 
-from headtohead.data.batches import IGNORED, Example, collate
-from headtohead.data.inputs import identity
-from headtohead.data.layout import Layout
-from headtohead.data.records import DataError
-from headtohead.model import GPT2, compile_for_training, mixed
+from headtohead.inputs import identity
+from headtohead.models.batches import IGNORED, Example, collate
+from headtohead.models.gpt2 import GPT2, compile_for_training, mixed
 from headtohead.params import Train
 from headtohead.progress import Bar, console
+from headtohead.records import DataError
+from headtohead.tokens.layout import Layout
 
 log = logging.getLogger(__name__)
 CHECKPOINTS = Path(".checkpoints")

@@ -20,7 +20,7 @@ from headtohead.attention.spec import AttentionSpec
 from headtohead.benchmark.plan import OURS, Plan, Point, Task, tasks
 from headtohead.decoding.engine import Engine
 from headtohead.decoding.search import generate
-from headtohead.model import GPT2, compile_for_training, from_scratch, mixed
+from headtohead.models.gpt2 import GPT2, compile_for_training, from_scratch, mixed
 from headtohead.params import Model
 from headtohead.profiling.steps import training_step
 

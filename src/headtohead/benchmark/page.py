@@ -8,7 +8,7 @@ from headtohead.benchmark import figures
 from headtohead.benchmark.curves import crossings, curves
 from headtohead.benchmark.plan import LIBRARIES, OURS, TRANSFORMERS
 from headtohead.benchmark.rows import ABOUT, ROWS, Row, read_about, read_rows
-from headtohead.data.records import DataError
+from headtohead.records import DataError
 from headtohead.reporting.page import fill
 from headtohead.reporting.tables import NOTHING, Table, short
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from headtohead.benchmark.plan import Task
-from headtohead.data.records import DataError
+from headtohead.records import DataError
 
 Row = dict[str, Any]
 Key = tuple[Any, ...]

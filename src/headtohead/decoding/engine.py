@@ -18,7 +18,7 @@ from headtohead.decoding.cache import Cache
 from headtohead.decoding.decoders import choose_decoder
 from headtohead.decoding.graphs import Part, captured
 from headtohead.decoding.network import Network
-from headtohead.model import GPT2
+from headtohead.models.gpt2 import GPT2
 
 KEPT = 8  # recordings at once; the one that was used longest ago gives up its memory
 

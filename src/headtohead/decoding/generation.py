@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from headtohead.data.batches import collate, pad_left
 from headtohead.decoding.engine import Engine
 from headtohead.decoding.search import generate
-from headtohead.model import GPT2
+from headtohead.models.batches import collate, pad_left
+from headtohead.models.gpt2 import GPT2
 from headtohead.params import Generate
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, layer_norm, pad
 
-from headtohead.model import ALIGNED, GPT2
+from headtohead.models.gpt2 import ALIGNED, GPT2
 
 # What transformers calls the same function: GELU by tanh (Hendrycks, Gimpel 2016).
 TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate")

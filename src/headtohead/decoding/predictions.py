@@ -5,14 +5,14 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from headtohead.data.layout import Layout
-from headtohead.data.records import Record
-from headtohead.data.tokenizer import separator_ids
 from headtohead.decoding.engine import Engine
 from headtohead.decoding.generation import reference_losses, write_summaries
-from headtohead.model import GPT2
+from headtohead.models.gpt2 import GPT2
 from headtohead.params import Generate
 from headtohead.progress import Bar
+from headtohead.records import Record
+from headtohead.tokens.layout import Layout
+from headtohead.tokens.tokenizer import separator_ids
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from headtohead.profiling.passes import Passes, Row, Work
 from headtohead.profiling.timing import measure
 
 if TYPE_CHECKING:
-    from headtohead.model import GPT2
+    from headtohead.models.gpt2 import GPT2
 
 TRACED_TOKENS = 4  # generated under the profiler: enough to see decoding, few enough for a small trace
 COUNTED_SECONDS = 1.0  # under NVML, whose counters are slow

@@ -13,7 +13,7 @@ from headtohead.decoding import graphs
 from headtohead.profiling.passes import Work
 
 if TYPE_CHECKING:
-    from headtohead.model import GPT2
+    from headtohead.models.gpt2 import GPT2
 
 
 def captured(run: Callable[[], object], device: torch.device) -> Callable[[], object]:

@@ -19,7 +19,7 @@ from headtohead.profiling.timing import Timing
 from headtohead.profiling.work import Cost, Shape, shape_of
 
 if TYPE_CHECKING:
-    from headtohead.model import GPT2
+    from headtohead.models.gpt2 import GPT2
 
 YARDSTICK = 512  # rows and columns of the matrices whose product tells how fast the machine is just now
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from headtohead.model import compile_for_training, mixed
+from headtohead.models.gpt2 import compile_for_training, mixed
 from headtohead.profiling.passes import Passes, Work
 
 if TYPE_CHECKING:
-    from headtohead.model import GPT2
+    from headtohead.models.gpt2 import GPT2
 
 Loss = Callable[[Any, Tensor], Tensor]  # (model, input_ids [batch, length]) -> scalar
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from headtohead.attention.spec import AttentionSpec
 
 if TYPE_CHECKING:
-    from headtohead.model import GPT2
+    from headtohead.models.gpt2 import GPT2
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import regex
 
-from headtohead.data.newswire import stated
+from headtohead.articles.newswire import stated
 from headtohead.quality.measures import FACT_RECALL, over_trainings
 from headtohead.words import SPACED, UNSPACED
 

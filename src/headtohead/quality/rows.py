@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from headtohead.data.records import DataError, Record, read_jsonl
 from headtohead.paths import SUBSET
+from headtohead.records import DataError, Record, read_jsonl
 
 
 def read_predictions(path: Path, subset: Path = SUBSET) -> list[Record]:

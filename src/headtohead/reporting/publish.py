@@ -4,8 +4,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from headtohead.data.records import DataError, write_json
 from headtohead.params import BASELINES, Params
+from headtohead.records import DataError, write_json
 from headtohead.reporting.report import EFFICIENCY, contents
 from headtohead.reporting.results import Results, System, read_results
 from headtohead.reporting.tables import NOTHING, Table, short

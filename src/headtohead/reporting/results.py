@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from headtohead.attention import AttentionSpec
-from headtohead.data.records import DataError, read_jsonl
 from headtohead.params import Params
 from headtohead.quality.rows import read_predictions
+from headtohead.records import DataError, read_jsonl
 
 SHOWN_ARTICLES = 3
 

@@ -8,8 +8,8 @@ from typing import Any, Self
 
 import regex
 
-from headtohead.data.records import Record
 from headtohead.quality.facts import mention, states
+from headtohead.records import Record
 from headtohead.reporting.results import Results, System, Variant
 from headtohead.words import pieces
 

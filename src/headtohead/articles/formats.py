@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from headtohead.data.records import DataError
+from headtohead.records import DataError
 
 TEXT = ".txt"  # one text, not a table
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".arrow")

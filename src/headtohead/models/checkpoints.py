@@ -9,10 +9,10 @@ import torch
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from headtohead.attention.spec import AttentionSpec
-from headtohead.card import in_words
-from headtohead.data.inputs import pretrained_source
-from headtohead.data.pretrained import read_settings, unsupported
-from headtohead.model import GPT2, Config, ModelError, from_scratch, variant_of
+from headtohead.inputs import pretrained_source
+from headtohead.models.card import in_words
+from headtohead.models.gpt2 import GPT2, Config, ModelError, from_scratch, variant_of
+from headtohead.models.pretrained import read_settings, unsupported
 from headtohead.params import Model, Params
 from headtohead.paths import Run
 

@@ -13,9 +13,9 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
-from headtohead.data.encodings import encodings_of
-from headtohead.data.formats import BINARY, format_of, opened
-from headtohead.data.records import DataError, Record
+from headtohead.articles.encodings import encodings_of
+from headtohead.articles.formats import BINARY, format_of, opened
+from headtohead.records import DataError, Record
 
 DELIMITERS = ",;\t|"
 SEPARATOR = re.compile(r'"?sep=([^"])"?', re.IGNORECASE)  # a first line that tells Excel what separates cells

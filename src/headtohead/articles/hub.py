@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from headtohead.data.inputs import PATIENCE, hub_errors, in_one_line
-from headtohead.data.records import DataError, Record
+from headtohead.inputs import PATIENCE, hub_errors, in_one_line
 from headtohead.params import Hub
+from headtohead.records import DataError, Record
 
 BUFFER = 1_000  # articles shuffled at a time, from ten places of the split at once
 READ_AHEAD = 2**16  # bytes beyond what is asked for; the library's own 5 MB are more than a thousand articles

@@ -14,7 +14,7 @@ from functools import cache
 from itertools import cycle, product
 from typing import Any
 
-from headtohead.data.newswire_topics import FILLER, TOPICS, WRONG
+from headtohead.articles.newswire_topics import FILLER, TOPICS, WRONG
 
 Report = dict[str, Any]
 Topic = dict[str, tuple[str, ...]]

@@ -4,10 +4,10 @@ import json
 import re
 from pathlib import Path
 
-from headtohead.data.formats import KNOWN, TABLES, TEXT, format_of
-from headtohead.data.inputs import resolve
-from headtohead.data.records import DataError
+from headtohead.articles.formats import KNOWN, TABLES, TEXT, format_of
+from headtohead.inputs import resolve
 from headtohead.params import Data
+from headtohead.records import DataError
 
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 OWN = ("data", "models", "metrics", "plots", "report", "logs", ".cache", ".checkpoints", ".dvc", ".git")

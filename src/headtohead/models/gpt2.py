@@ -20,8 +20,8 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from headtohead.attention.dispatch import Backend, Job, choose
 from headtohead.attention.spec import AttentionSpec
-from headtohead.card import card
-from headtohead.data.batches import IGNORED
+from headtohead.models.batches import IGNORED
+from headtohead.models.card import card
 from headtohead.params import Model
 
 ALIGNED = 64  # matrix units want the vocabulary's size to be a multiple of it

@@ -9,7 +9,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from headtohead.data.records import DataError, Record
+from headtohead.records import DataError, Record
 from headtohead.words import words
 
 REASONS = ("without text", "exact duplicates", "near duplicates", "summary longer than article")

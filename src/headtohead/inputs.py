@@ -6,8 +6,8 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from headtohead.data.records import DataError
 from headtohead.paths import SUBSET
+from headtohead.records import DataError
 
 SETTINGS = ("config.json", "generation_config.json")
 PRETRAINED = (*SETTINGS, "model*.safetensors*", "tokenizer*", "vocab*", "merges.txt", "*.model", "added_tokens.json",

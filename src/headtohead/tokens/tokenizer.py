@@ -6,8 +6,8 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from headtohead.data.records import DataError
 from headtohead.params import Tokenizer
+from headtohead.records import DataError
 
 END_OF_TEXT = "<|endoftext|>"
 ENDS = (END_OF_TEXT, "</s>", "<eos>", "[EOS]", "[SEP]")  # what others call it

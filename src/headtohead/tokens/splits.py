@@ -14,10 +14,10 @@ import pyarrow.compute
 from tokenizers import Encoding
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from headtohead.data.inputs import identity
-from headtohead.data.layout import Layout
-from headtohead.data.records import DataError, Record, read_jsonl, write_jsonl
-from headtohead.data.tokenizer import encode, separator_ids
+from headtohead.inputs import identity
+from headtohead.records import DataError, Record, read_jsonl, write_jsonl
+from headtohead.tokens.layout import Layout
+from headtohead.tokens.tokenizer import encode, separator_ids
 
 TOKENS = Path("data/tokens")
 CHUNK = 500  # articles tokenised at a time

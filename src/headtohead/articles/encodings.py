@@ -4,9 +4,9 @@ import codecs
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from headtohead.data.formats import opened
-from headtohead.data.letters import pieces
-from headtohead.data.records import DataError
+from headtohead.articles.formats import opened
+from headtohead.articles.letters import pieces
+from headtohead.records import DataError
 
 BLOCK = 1 << 20  # bytes decoded at a time
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",

@@ -7,9 +7,9 @@ from io import TextIOWrapper
 from itertools import takewhile
 from pathlib import Path
 
-from headtohead.data.encodings import encodings_of
-from headtohead.data.formats import opened
-from headtohead.data.records import Record
+from headtohead.articles.encodings import encodings_of
+from headtohead.articles.formats import opened
+from headtohead.records import Record
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from headtohead.data.cleaning import Cleaner, Tally
-from headtohead.data.files import Table
-from headtohead.data.folders import locate
-from headtohead.data.formats import TEXT, format_of
-from headtohead.data.records import DataError, Record
-from headtohead.data.texts import Texts
+from headtohead.articles.cleaning import Cleaner, Tally
+from headtohead.articles.files import Table
+from headtohead.articles.folders import locate
+from headtohead.articles.formats import TEXT, format_of
+from headtohead.articles.texts import Texts
 from headtohead.params import Data
+from headtohead.records import DataError, Record
 
 Splits = dict[str, Iterator[Record]]
 ORDER = ("test", "validation", "train")  # an article that is in two of them stays in the first
@@ -37,7 +37,7 @@ def open_splits(data: Data, seed: int, on_row: Callable[[], object] = lambda: No
 
 
 def _newswire(data: Data, seed: int) -> Splits:
-    from headtohead.data.newswire import KINDS, moved, newswire
+    from headtohead.articles.newswire import KINDS, moved, newswire
     assert data.newswire is not None  # the parameters' validator saw to it
     settings = data.newswire.model_dump(include={"words", "distractors"})
     splits = {split: newswire(split, getattr(data, split), seed=seed, **settings) for split in ORDER}
@@ -48,7 +48,7 @@ def _newswire(data: Data, seed: int) -> Splits:
 
 
 def _hub(data: Data, seed: int, on_row: Callable[[], object]) -> tuple[Splits, list[Tally]]:
-    from headtohead.data.hub import check_reachable, stream
+    from headtohead.articles.hub import check_reachable, stream
     hub = data.hub
     assert hub is not None  # the parameters' validator saw to it
     check_reachable(hub)

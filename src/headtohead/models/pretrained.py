@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from headtohead.data.inputs import settings_folder
-from headtohead.data.records import DataError
+from headtohead.inputs import settings_folder
 from headtohead.params import BRIEF
+from headtohead.records import DataError
 
 MODEL_TYPES = ("gpt2", "headtohead_gpt2")
 ACTIVATIONS = ("gelu", "gelu_10", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_python", "gelu_python_tanh",

@@ -1,1 +1,0 @@
-"""Articles: where they come from, how they become tokens, prompts and labels."""

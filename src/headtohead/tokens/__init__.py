@@ -1,0 +1,1 @@
+"""How articles become tokens, and tokens the sequences that models see."""
