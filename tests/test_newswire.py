@@ -107,7 +107,8 @@ def test_longer_versions_tell_the_same_stories():
 @pytest.mark.parametrize("kind", NAMES)
 def test_no_name_is_in_two_splits(kind):
     pools = [_names(kind, split) for split in SPLITS]
-    assert len(set(chain(*pools))) == sum(map(len, pools)) >= 190
+    assert len(set(chain(*pools))) == sum(map(len, pools)) >= 140
+    assert min(map(len, pools)) >= 20
 
 
 def test_names_of_training_articles_never_occur_in_other_splits():
@@ -227,8 +228,8 @@ def test_moved_stories_are_no_others():
 
 @pytest.mark.parametrize(("text", "values"), [
     ("Anna Barlow and Anna\nBishop left North Barton.", {"Anna Barlow", "Anna Bishop", "North Barton"}),
-    ("Anna Barton", set()), ("On 12 May, 120 of 1,200 came to 12.120.", {"12 May", "120"}),
-    ("XAnna Barlow, 1120 people, 12 Mayors", set()), ("", set())])
+    ("Anna Barton", set()), ("On 12 June, 130 of 1,300 came to 12.130.", {"12 June", "130"}),
+    ("XAnna Barlow, 1130 people, 12 Juneau", set()), ("", set())])
 def test_values_are_found_in_any_text(text, values):
     assert stated(text) == values
 

@@ -166,15 +166,15 @@ def write(path, rows):
     return path
 
 
-STORY = {"id": "0", "article": "Anna Barlow came to North Kirby on 12 May. Paul Norton had 130.", "summary": "",
-         "references": ["Anna Barlow was in North Kirby.", "In North Kirby, 12 May: Anna Barlow."]}
+STORY = {"id": "0", "article": "Anna Barlow came to North Kirby on 12 June. Clara Keller had 130.", "summary": "",
+         "references": ["Anna Barlow was in North Kirby.", "In North Kirby, 12 June: Anna Barlow."]}
 
 
 @pytest.mark.parametrize(("summary", "counts"), [
-    ("Anna Barlow, North Kirby, 12 May", (3, 3, 0)), ("Paul Norton was in North Kirby.", (2, 1, 1)),
-    ("Anna Norton has 130 or 140.", (3, 0, 1)), ("Anna Barlow, Anna Barlow!", (1, 1, 0)), ("Nobody came.", (0, 0, 0))])
+    ("Anna Barlow, North Kirby, 12 June", (3, 3, 0)), ("Clara Keller was in North Kirby.", (2, 1, 1)),
+    ("Anna Keller has 130 or 150.", (3, 0, 1)), ("Anna Barlow, Anna Barlow!", (1, 1, 0)), ("Nobody came.", (0, 0, 0))])
 def test_values_are_right_or_copied_or_made_up(summary, counts):
-    facts_known = [{"set": "test", "id": "0", "facts": [{"kind": "day", "value": "12 May", "distance": 9}]}]
+    facts_known = [{"set": "test", "id": "0", "facts": [{"kind": "day", "value": "12 June", "distance": 9}]}]
     details = score([{"id": "0", "summary": summary, "reference": "x"}], facts_known, {"test": {"0": STORY}})
     values, right, copied = counts
     columns = details["articles"]

@@ -26,26 +26,25 @@ LONGEST_SENTENCE = 20  # words; an article may overshoot its target by one sente
 POSITIONS = 4  # of a moved sentence
 SHORTEST_ARTICLE = 50  # words; every topic can state its five facts in fewer
 
-# First and second words: a name is any pair. Few words, because a small model must learn to copy each.
+# First and second words: a name is any pair. Few words, and few numbers and days, because a small model must learn to
+# copy each: with 40 words, 49 numbers and 12 months it takes twice as many steps.
 NAMES = {
     "person": (
-        "Adam Alice Anna Clara David Diana Eric Fiona Frank Helen Henry Julia Karen Laura Martin Nina Oscar Paul "
-        "Rachel Simon",
-        "Archer Barlow Bishop Carter Dalton Ellis Foster Garner Hobson Jarvis Keller Lambert Mercer Norton Palmer "
-        "Reeves Sadler Talbot Vaughan Webster",
+        "Adam Alice Anna Clara David Diana Eric Fiona Helen Henry Julia Karen",
+        "Archer Barlow Bishop Carter Dalton Ellis Foster Garner Hobson Jarvis Keller Lambert",
     ),
     "city": (
-        "North South East West Upper Lower Old New Great Little Port Lake Mount Castle",
-        "Alden Barton Calder Denby Elmore Farley Harlow Kirby Linden Milton Oakley Preston Selby Weston",
+        "North South East West Upper Lower Old New Great Little Port Lake",
+        "Alden Barton Calder Denby Elmore Farley Harlow Kirby Linden Milton Oakley Preston",
     ),
     "organisation": (
-        "Amber Blue Bright Copper Crystal Golden Grand Iron Ivory Polar Red Royal Silver Swift",
-        "Anchor Arrow Beacon Compass Crown Eagle Falcon Harbour Lantern Lion River Rocket Star Tower",
+        "Amber Blue Bright Copper Crystal Golden Grand Iron Ivory Polar Red Royal",
+        "Anchor Arrow Beacon Compass Crown Eagle Falcon Harbour Lantern Lion River Rocket",
     ),
 }
-MONTHS = "January February March April May June July August September October November December"
-DAYS = [f"{day} {month}" for month in MONTHS.split() for day in range(10, 29)]  # "3 May" would be part of "13 May"
-NUMBERS = [str(number) for number in range(110, 600, 10)]
+MONTHS = "March June September November"
+DAYS = [f"{day} {month}" for month in MONTHS.split() for day in range(10, 29)]  # "3 June" would be part of "13 June"
+NUMBERS = [str(number) for number in range(110, 510, 20)]
 
 
 def newswire(split: str, count: int, *, seed: int, words: tuple[int, int], distractors: float, scale: int = 1
@@ -179,11 +178,11 @@ def _values(split: str, rng: random.Random) -> tuple[dict[str, str], dict[str, I
 
 @cache
 def _names(kind: str, split: str) -> list[str]:
-    """The split's share of the names of a kind: 10 % each to validation and test, the rest to train."""
+    """The split's share of the names of a kind: a fifth each to validation and test, the rest to train."""
     names = [" ".join(words) for words in product(*map(str.split, NAMES[kind]))]
     random.Random(kind).shuffle(names)  # the same for every seed, so that splits never mix
-    tenth = len(names) // 10
-    return {"validation": names[:tenth], "test": names[tenth : 2 * tenth], "train": names[2 * tenth :]}[split]
+    fifth = len(names) // 5
+    return {"validation": names[:fifth], "test": names[fifth : 2 * fifth], "train": names[2 * fifth :]}[split]
 
 
 def _facts(topic: Topic, right: dict[str, str], target: int, rng: random.Random,
