@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 from clone import Clone, contents, executed
 
-RESULTS = ("models", "data/predictions", "metrics/variants/*/quality.json", "data/details/*/quality.json")
+RESULTS = ("models", "data/predictions", "metrics/variants/*/quality.json", "data/details/*/quality*")
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def survives(clone: Clone, moment: float, expected: dict[str, bytes]) -> bool:
     except AssertionError as failure:
         print(f"the next run failed:\n{failure}", flush=True)
         return False
-    resumed = re.findall(r"training \w+ goes on from step \d+", again)
+    resumed = re.findall(r"training [\w-]+ goes on from step \d+", again)
     found = contents(clone.path, *RESULTS)
     differing = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
     print(f"{', '.join(resumed) or 'nothing to resume'}; ran {', '.join(executed(again))}; "

@@ -13,13 +13,14 @@ from conftest import VARIANTS, tiny
 import headtohead
 from headtohead.models.card import origin
 from headtohead.params import read_params
+from headtohead.paths import Run
 
 
 @pytest.fixture
 def trained(tmp_path, tokenizer) -> Path:
     """A folder as training leaves it, of a variant that GPT-2 is not."""
     model = tiny(VARIANTS["flash_sparse"])
-    model.config.training = origin(read_params(), "flash_sparse")
+    model.config.training = origin(read_params(), Run("flash_sparse", 13))
     model.save_pretrained(tmp_path / "flash_sparse")
     tokenizer.save_pretrained(tmp_path / "flash_sparse")
     return tmp_path / "flash_sparse"
@@ -89,7 +90,7 @@ def test_a_checkpoint_has_a_card_that_says_what_it_is_and_how_to_load_it(trained
     for said in ("attention `flash_sparse`", "kernel flash, positions learned, pattern window, window 5",
                  f"the bundled newswire; {data.train:,} training articles (preset `{params.preset}`)",
                  "| starting weights | random |", "headtohead.load(", "AutoModelForCausalLM",
-                 f"{training.steps:,} steps of {training.batch_size}, seed {params.seed}"):
+                 f"{training.steps:,} steps of {training.batch_size}, seed 13"):
         assert said in text
     model, _ = headtohead.load(trained)  # what it was trained from stays with it
     model.save_pretrained(tmp_path / "again")
@@ -100,6 +101,6 @@ def test_a_checkpoint_has_a_card_that_says_what_it_is_and_how_to_load_it(trained
     ("news", "cnn_dailymail; "), ("paper", "abisee/cnn_dailymail, 3.0.0, revision 96df5e6")])
 def test_the_card_names_data_and_base_model(preset, data):
     params = read_params()
-    said = origin(params.model_copy(update={"preset": preset}), "flash")
+    said = origin(params.model_copy(update={"preset": preset}), Run("flash", 13))
     assert said["data"].startswith(data)
     assert said["pretrained"] == params.presets[preset].model.pretrained

@@ -24,7 +24,7 @@ mounting = pytest.mark.skipif(not CAN_MOUNT, reason="needs a small file system: 
 def clone(tmp_path_factory):
     """With one trained variant."""
     clone = Clone(tmp_path_factory.mktemp("clone"))
-    clone.run("dvc", "repro", "train@flash")
+    clone.run("dvc", "repro", "train@flash-13")
     clone.commit()
     return clone
 
@@ -60,21 +60,21 @@ def stage(*words):
 def test_a_loss_that_is_no_number_names_training_step_and_rate(clone):
     clone.edit("learning_rate: 0.006\n      warmup_steps: 2\n      weight_decay: 0.0",
                "learning_rate: 10.0\n      warmup_steps: 2\n      weight_decay: 10.0")
-    message = told(clone.path, *stage("stages.train", "flash"), log="train-flash")
-    assert re.match(r"training flash: the loss is (nan|inf) at step \d+ of 12, with a learning rate of 10 at most; "
+    message = told(clone.path, *stage("stages.train", "flash", "13"), log="train-flash-13")
+    assert re.match(r"training flash-13: the loss is (nan|inf) at step \d+ of 12, with a learning rate of 10 at most; "
                     r"lower train\.learning_rate", message)
 
 
 def test_too_little_memory_on_the_host_says_what_to_lower(clone):
     clone.edit("layers: 1, width: 32", "layers: 1, width: 32768")
-    limited = f"ulimit -v 6000000; exec {' '.join(stage('stages.train', 'flash'))}"
-    message = told(clone.path, "sh", "-c", limited, log="train-flash")
+    limited = f"ulimit -v 6000000; exec {' '.join(stage('stages.train', 'flash', '13'))}"
+    message = told(clone.path, "sh", "-c", limited, log="train-flash-13")
     assert message.startswith("out of memory; lower train.batch_size, and raise train.accumulation by as much")
 
 
 @mounting
 @pytest.mark.parametrize(("folder", "size", "named"), [
-    ("models", 100, "models/flash"),
+    ("models", 100, "models/flash/13"),
     (".checkpoints", 100, ".checkpoints/flash-"),  # the weights do not fit: safetensors fails
     (".checkpoints", 300, ".checkpoints/flash-"),  # the optimizer's state does not: PyTorch fails
 ])
@@ -88,7 +88,7 @@ def test_a_full_disk_is_named_and_the_next_run_goes_on(clone, folder, size, name
     with_space.mkdir()
     done = subprocess.run(["unshare", "-rm", "sh", "-c", script, "sh", str(with_space)], cwd=clone.path,
                           env=ENVIRONMENT, capture_output=True, text=True)
-    message = said(done.returncode, done.stderr, clone.path, code=0, log="train-flash")
+    message = said(done.returncode, done.stderr, clone.path, code=0, log="train-flash-13")
     assert message.startswith(named)
     assert "cannot be written: the disk is full, 0." in message
     assert "free space and run `dvc repro` again" in message
@@ -98,10 +98,10 @@ def test_a_full_disk_is_named_and_the_next_run_goes_on(clone, folder, size, name
 
 @mounting
 def test_a_log_that_cannot_be_written_does_not_hide_the_message(clone):
-    script = f"mkdir -p logs; mount -t tmpfs -o ro none logs; exec {' '.join(stage('stages.train', 'nope'))}"
+    script = f"mkdir -p logs; mount -t tmpfs -o ro none logs; exec {' '.join(stage('stages.train', 'nope', '13'))}"
     message = told(clone.path, "unshare", "-rm", "sh", "-c", script)
     assert message.startswith("params.yaml has no variant 'nope'; there are standard, flash")
-    assert "no traceback: logs/train-nope.log: Read-only file system" in message
+    assert "no traceback: logs/train-nope-13.log: Read-only file system" in message
 
 
 @pytest.mark.parametrize(("error", "message"), [
@@ -153,22 +153,22 @@ def test_a_model_of_another_variant_or_tokenizer_is_not_used(clone):
                "flash: {kernel: flash, positions: learned, pattern: window, window: 9}")
     message = told(clone.path, *stage("stages.generate", "flash"), log="generate-flash")
     assert message.startswith(
-        "models/flash was trained with kernel flash, positions learned, pattern full, but variants.flash in "
-        "params.yaml is kernel flash, positions learned, pattern window, window 9; `dvc repro train@flash --force`")
+        "models/flash/13 was trained with kernel flash, positions learned, pattern full, but variants.flash in "
+        "params.yaml is kernel flash, positions learned, pattern window, window 9; `dvc repro train@flash-13 --force`")
     clone.run("git", "checkout", "-q", "params.yaml")
     tokenizer = AutoTokenizer.from_pretrained(clone.path / "data/tokens/tokenizer")
     tokenizer.add_tokens(["Ashfield"])
     tokenizer.save_pretrained(clone.path / "data/tokens/tokenizer")
-    message = told(clone.path, *stage("stages.profile", "flash"), log="profile-flash")
-    assert message.startswith("models/flash was trained with another tokenizer (512 tokens) than data/tokens/tokenizer "
-                              "(513 tokens); `dvc repro train@flash --force` trains it again")
+    message = told(clone.path, *stage("stages.generate", "flash"), log="generate-flash")
+    assert message.startswith("models/flash/13 was trained with another tokenizer (512 tokens) than data/tokens/tokenizer "
+                              "(513 tokens); `dvc repro train@flash-13 --force` trains it again")
     clone.run("dvc", "checkout", "-q", "--force", "tokenize")
 
 
 def test_a_stage_without_its_variant_or_with_an_unknown_one_says_so(clone):
     assert "the following arguments are required: variant" in told(clone.path, *stage("stages.score"), code=2)
     message = told(clone.path, *stage("stages.generate", "nope"), log="generate-nope")
-    assert message.startswith("models/nope is no checkpoint folder")
+    assert message.startswith("models/nope/13 is no checkpoint folder")
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def bare(tmp_path):
 @pytest.mark.parametrize("why", ["No module named 'torch'", "libtorch_cpu.so: cannot open shared object file"])
 def test_a_library_that_is_missing_or_broken_is_named(bare, why):
     (bare / "torch.py").write_text(f"raise ImportError({why!r})")
-    message = told(bare, sys.executable, *stage("stages.train", "flash")[1:], log="train-flash")
+    message = told(bare, sys.executable, *stage("stages.train", "flash")[1:], log="train-flash-13")
     assert message.startswith(f"a library is missing or broken: {why}; set the environment up again")
 
 
@@ -193,7 +193,7 @@ def test_a_stop_while_libraries_are_imported_is_told_in_one_line(bare, signum):
                                text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.readline()
     process.send_signal(signum)
-    message = said(process.wait(), process.stderr.read(), bare, code=130, log="train-flash")
+    message = said(process.wait(), process.stderr.read(), bare, code=130, log="train-flash-13")
     assert message.splitlines()[0] == "train flash was stopped; `dvc repro` goes on from here"
 
 
@@ -205,6 +205,6 @@ def test_a_training_that_is_stopped_goes_on(clone):
     while process.poll() is None and not list(clone.path.glob(".checkpoints/flash-*/*/sealed.json")):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    message = said(process.wait(), process.stderr.read(), clone.path, code=130, log="train-flash")
+    message = said(process.wait(), process.stderr.read(), clone.path, code=130, log="train-flash-13")
     assert "train flash was stopped; `dvc repro` goes on from here" in message
     assert list(clone.path.glob(".checkpoints/flash-*/*/sealed.json"))

@@ -207,7 +207,8 @@ def test_the_preset_paper_runs_whole(repositories, tmp_path):
     (tmp_path / "clone").mkdir()
     clone = Clone(tmp_path / "clone")
     params = yaml.safe_load((clone.path / "params.yaml").read_text())
-    params["preset"], paper = "paper", params["presets"]["paper"]
+    params |= {"preset": "paper", "seeds": [13]}
+    paper = params["presets"]["paper"]
     paper["data"] |= {"train": 16, "validation": 4, "test": 4}
     paper["tokenizer"] |= {"max_length": 96}
     paper["train"] |= {"steps": 2, "batch_size": 2, "warmup_steps": 1, "evaluations": 1}
@@ -227,7 +228,7 @@ def test_the_preset_paper_runs_whole(repositories, tmp_path):
     assert {row["id"] for row in read_jsonl(clone.path / "data/subset/test.jsonl")} < {row["id"] for row in TEST}
     for variant in STUDY:
         assert clone.json(f"metrics/variants/{variant}/quality.json")["loss"] > 0
-        model, tokenizer = headtohead.load(clone.path / f"models/{variant}")
+        model, tokenizer = headtohead.load(clone.path / f"models/{variant}/13")
         assert len(tokenizer) == model.config.vocab_size == 50257
         assert model.config.n_positions == 1024
     assert "the hub" in (clone.path / "report/report.md").read_text()

@@ -28,15 +28,15 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(clone, variant, seed)
             time.sleep(0.01)
         time.sleep(random.Random(seed).uniform(0, SPAN))
 
-    killed = clone.run_and_kill("dvc", "repro", f"train@{variant}", when=within_training)
-    assert executed(killed)[-1] == f"train@{variant}"
+    killed = clone.run_and_kill("dvc", "repro", f"train@{variant}-13", when=within_training)
+    assert executed(killed)[-1] == f"train@{variant}-13"
     sealed = [int(file.parent.name.split("-")[1]) for file in clone.path.glob(f".checkpoints/{variant}-*/*/{SEAL}")]
-    again = clone.run("dvc", "repro", f"train@{variant}")
-    assert executed(again) == ["fingerprint", f"train@{variant}"]
-    assert f"training {variant} goes on from step {max(sealed)} of 400" in again
-    results = contents(clone.path, f"models/{variant}", f"plots/training/{variant}.csv")
+    again = clone.run("dvc", "repro", f"train@{variant}-13")
+    assert executed(again) == ["fingerprint", f"train@{variant}-13"]
+    assert f"training {variant}-13 goes on from step {max(sealed)} of 400" in again
+    results = contents(clone.path, f"models/{variant}", f"plots/training/{variant}")
 
     for folder in (".checkpoints", "models"):
         shutil.rmtree(clone.path / folder)
-    clone.run("python", "-m", "stages.train", variant)  # undisturbed
-    assert contents(clone.path, f"models/{variant}", f"plots/training/{variant}.csv") == results
+    clone.run("python", "-m", "stages.train", variant, "13")  # undisturbed
+    assert contents(clone.path, f"models/{variant}", f"plots/training/{variant}") == results

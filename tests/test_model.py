@@ -15,6 +15,7 @@ from headtohead.attention.dispatch import BackendError
 from headtohead.models.checkpoints import build, check_trained_here, from_pretrained, named_variant
 from headtohead.models.gpt2 import GPT2, ModelError, compile_for_training
 from headtohead.params import Model, read_params
+from headtohead.paths import Run
 
 variants = pytest.mark.parametrize("name", VARIANTS)
 
@@ -145,13 +146,13 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(trained, tokeniz
 def test_another_variant_or_tokenizer_than_the_runs_is_refused(trained):
     model, tokenizer = headtohead.load(trained)
     params = read_params()
-    check_trained_here("flash", model, tokenizer, params, tokenizer)
-    with pytest.raises(ModelError, match=r"models/flash_alibi was trained with kernel flash, positions learned.*"
-                                         r"`dvc repro train@flash_alibi --force`"):
-        check_trained_here("flash_alibi", model, tokenizer, params, tokenizer)
+    check_trained_here(Run("flash", 13), model, tokenizer, params, tokenizer)
+    with pytest.raises(ModelError, match=r"models/flash_alibi/13 was trained with kernel flash, positions learned.*"
+                                         r"`dvc repro train@flash_alibi-13 --force`"):
+        check_trained_here(Run("flash_alibi", 13), model, tokenizer, params, tokenizer)
     other = type(tokenizer).from_pretrained(trained, separator=" TL;DR:")
-    with pytest.raises(ModelError, match="models/flash was trained with another tokenizer"):
-        check_trained_here("flash", model, tokenizer, params, other)
+    with pytest.raises(ModelError, match="models/flash/13 was trained with another tokenizer"):
+        check_trained_here(Run("flash", 13), model, tokenizer, params, other)
     with pytest.raises(ModelError, match=r"no variant 'nope'; there are standard, flash"):
         named_variant(params, "nope")
 

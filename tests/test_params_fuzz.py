@@ -18,7 +18,7 @@ from headtohead.records import DataError
 from stages import baselines, fetch_subset, fingerprint, generate, profile, score, tokenize, train
 
 EXAMPLES = 200
-BASE = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"preset": "smoke"}
+BASE = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"preset": "smoke", "seeds": [13]}
 
 # Wrong types, nothing at all, the huge and the negative, names that lead elsewhere.
 WRONG = [None, True, "", " ", "3", "0.5", "x" * 3000, "../x", "a/b", "a\nb", "a\0b", "\ud800", "${seed}", 0, -1, 10**9,
@@ -144,7 +144,8 @@ def run_stages(variant, with_profile):
     fetch_subset.main()
     tokenize.main()
     baselines.main()
-    train.main(variant)
+    for seed in read_params().seeds:
+        train.main(variant, seed)
     generate.main(variant)
     score.main(variant)
     if with_profile:
@@ -161,7 +162,7 @@ def outcome(places, done):
     params = read_params()
     keys = {key for place in places for key in place or ()}
     variant = next((name for name in params.variants if name in keys), params.attention)
-    work = repr((params.chosen, params.seed, params.variants[variant]))
+    work = repr((params.chosen, params.seed, params.seeds, params.variants[variant]))
     if work in done:
         return "accepted, and run before"
     if not is_small(params.chosen):

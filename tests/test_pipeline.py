@@ -12,6 +12,8 @@ from clone import Clone, executed
 import headtohead
 from headtohead.params import STUDY
 
+SEEDS = (13, 14, 15)
+
 
 def read(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
@@ -24,7 +26,7 @@ def clone(tmp_path_factory):
     stages = executed(output)
     assert stages[:3] == ["fingerprint", "fetch-subset", "tokenize"]
     assert stages[-1] == "report"
-    assert len(stages) == 5 + 4 * len(STUDY)
+    assert len(stages) == 5 + (len(SEEDS) + 3) * len(STUDY) + 2
     clone.commit()
     return clone
 
@@ -38,21 +40,26 @@ def test_every_file_of_the_contract_is_there(clone):
                    for row in rows for f in row["facts"])
     references = [row["summary"] for row in read(path / "data/subset/test.jsonl")]
     for variant in STUDY:
-        predictions = read(path / f"data/predictions/{variant}.jsonl")
-        assert [row["reference"] for row in predictions] == references
         quality = clone.json(f"metrics/variants/{variant}/quality.json")
-        assert quality.keys() == {"rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "loss", "fact_recall"}
-        assert all(0 <= value <= 1 for name, value in quality.items() if name != "loss")
+        assert quality.keys() == {"rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "loss", "fact_recall", "seeds"}
+        assert quality["seeds"] == len(SEEDS)
+        assert all(0 <= quality[name] <= 1 for name in quality.keys() - {"loss", "seeds"})
+        for seed in SEEDS:
+            predictions = read(path / f"data/predictions/{variant}/{seed}.jsonl")
+            assert [row["reference"] for row in predictions] == references
+            model, tokenizer = headtohead.load(path / f"models/{variant}/{seed}")
+            assert model.variant == headtohead.params.read_params(path / "params.yaml").variants[variant]
+            assert len(tokenizer) == model.config.vocab_size
+        trained = [clone.json(f"data/details/{variant}/quality/{seed}.json") for seed in SEEDS]
+        assert quality["rouge1"] == pytest.approx(sum(one["rouge1"] for one in trained) / len(SEEDS))
         efficiency = clone.json(f"metrics/variants/{variant}/efficiency.json")
         assert efficiency.keys() == {"forward_ms", "generate_ms", "first_token_ms", "tokens_per_s", "peak_memory_mb",
                                      "train_step_ms", "backend"}
         assert efficiency["backend"] == ("eager" if variant == "standard" else "sdpa")
         details = clone.json(f"data/details/{variant}/quality.json")
         assert details["rouge1_low"] <= quality["rouge1"] <= details["rouge1_high"]
+        assert details["run"] == clone.json(f"data/details/{variant}/efficiency.json")["run"]
         assert clone.json(f"data/details/{variant}/efficiency.json")["timings"]
-        model, tokenizer = headtohead.load(path / f"models/{variant}")
-        assert model.variant == headtohead.params.read_params(path / "params.yaml").variants[variant]
-        assert len(tokenizer) == model.config.vocab_size
     headline = clone.json("metrics/headline.json")
     assert headline["attention"] == "flash"
     assert {"speedup_vs_standard", "memory_vs_standard", "rouge1_vs_standard"} <= headline.keys()
@@ -86,11 +93,44 @@ def test_switching_attention_re_runs_the_report_alone_and_the_diff_shows_it(clon
 
 def test_a_variants_number_re_runs_that_variant_and_changing_it_back_trains_nothing(clone):
     output = clone.run("dvc", "exp", "run", "-S", "variants.flash_sparse.window=16")
-    assert sorted(executed(output)) == ["fingerprint", "generate@flash_sparse", "profile@flash_sparse", "report",
-                                        "score@flash_sparse", "train@flash_sparse"]
+    assert sorted(executed(output)) == [
+        "fingerprint", "generate@flash_sparse", "profile@flash_sparse", "report", "score@flash_sparse",
+        *(f"train@flash_sparse-{seed}" for seed in SEEDS)]
     back = clone.run("dvc", "exp", "run", "-S", "variants.flash_sparse.window=64")
     assert not {stage for stage in executed(back) if stage.startswith(("train", "generate", "score", "profile"))}
     clone.reset()
+
+
+def test_a_further_seed_trains_that_one_alone_and_taking_it_away_trains_nothing(clone):
+    more = executed(clone.run("dvc", "exp", "run", "-S", "seeds=[13,14,15,16]"))
+    assert [stage for stage in more if stage.startswith("train")] == [f"train@{variant}-16" for variant in STUDY]
+    assert not {stage for stage in more if stage.startswith(("fetch", "tokenize", "baselines", "profile"))}
+    assert clone.json("metrics/variants/flash/quality.json")["seeds"] == 4
+    fewer = executed(clone.run("dvc", "exp", "run", "-S", "seeds=[13,14,15]"))
+    assert not [stage for stage in fewer if stage.startswith("train")]
+    clone.reset()
+
+
+def test_a_new_pattern_or_parameter_runs_nothing_that_does_not_read_it(clone):
+    patterns, params = (clone.path / "src/headtohead" / name for name in ("attention/patterns.py", "params.py"))
+    patterns.write_text(patterns.read_text().replace("PATTERNS:", """def odd(query: Any, key: Any) -> Any:
+    return (query - key) % 2 == 0
+
+
+PATTERNS:""").replace("(full, window)", "(full, window, odd)"))
+    params.write_text(params.read_text().replace("    backend: Lit", "    extra: int = 1\n    backend: Lit", 1))
+    clone.edit("variants:\n", "variants:\n  odd: {kernel: flash, positions: learned, pattern: odd}\n")
+    clone.edit("seed: 13", "extra: 2\nseed: 13")
+    clone.run("dvc", "repro", "fingerprint")
+    stages = executed(clone.run("dvc", "repro", "--dry"))
+    assert set(stages) <= {"fingerprint", "report"}
+    patterns.write_text(patterns.read_text().replace("query - key < window", "query - key <= window"))
+    clone.run("dvc", "repro", "fingerprint")
+    stages = executed(clone.run("dvc", "repro", "--dry"))
+    assert {stage for stage in stages if "@" in stage and "flash_sparse" not in stage} == set()
+    assert "train@flash_sparse-13" in stages
+    clone.reset()
+    clone.run("dvc", "repro", "fingerprint")
 
 
 def test_how_summaries_are_generated_leaves_training_alone(clone):
@@ -145,19 +185,19 @@ def test_a_queued_sweep_runs_its_own_copys_code_and_finds_the_workspaces_files(c
 
 def test_a_pretrained_model_in_a_folder_is_fine_tuned_and_noticed_when_it_changes(clone):
     folder = clone.path.parent / "pretrained"
-    shutil.copytree(clone.path / "models/standard", folder)  # as good a GPT-2 as any
+    shutil.copytree(clone.path / "models/standard/13", folder)  # as good a GPT-2 as any
     smoke = clone.path.joinpath("params.yaml").read_text().split("  smoke:")[1].split("\n    train:\n")[0]
     clone.edit(smoke, smoke.replace("vocab_size: 512", "vocab_size: null")
                .replace("pretrained: null", "pretrained: ../pretrained"))
-    assert executed(clone.run("dvc", "repro", "train@flash"))[-1] == "train@flash"
-    tuned, tokenizer = headtohead.load(clone.path / "models/flash")
+    assert executed(clone.run("dvc", "repro", "train@flash-13"))[-1] == "train@flash-13"
+    tuned, tokenizer = headtohead.load(clone.path / "models/flash/13")
     start, _ = headtohead.load(folder)
     assert tokenizer.init_kwargs["separator"] == "<|summary|>"
     moved = (tuned.transformer.wte.weight - start.transformer.wte.weight).abs().max()
     assert 0 < moved < 0.2  # twelve steps from there, not fresh weights
-    assert executed(clone.run("dvc", "repro", "train@flash")) == ["fingerprint"]
+    assert executed(clone.run("dvc", "repro", "train@flash-13")) == ["fingerprint"]
     (folder / "generation_config.json").write_text("{}")
-    assert executed(clone.run("dvc", "repro", "train@flash"))[-1] == "train@flash"
+    assert executed(clone.run("dvc", "repro", "train@flash-13"))[-1] == "train@flash-13"
     clone.reset()
 
 

@@ -34,6 +34,7 @@ SWITCH = "HEADTOHEAD_WARM"
 IDLE = 30.0  # seconds
 PATIENCE = 300.0  # seconds that the imports may take
 PER_STAGE = ("DVC_", "PWD", "OLDPWD", "SHLVL", "_")  # variables that no library reads when it is imported
+NAMESPACES = ("mnt", "user", "pid", "cgroup")
 LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
 NUMBER = struct.Struct("i")
 
@@ -56,7 +57,8 @@ def _address() -> str:
     environment = sorted(item for item in os.environ.items() if not item[0].startswith(PER_STAGE))
     os.umask(umask := os.umask(0))
     identity = (os.getuid(), sys.executable, environment, os.stat(sysconfig.get_path("purelib")).st_mtime_ns, umask,
-                sorted(os.sched_getaffinity(0)), [resource.getrlimit(limit) for limit in LIMITS])
+                sorted(os.sched_getaffinity(0)), [resource.getrlimit(limit) for limit in LIMITS],
+                [os.readlink(f"/proc/self/ns/{name}") for name in NAMESPACES])
     return f"headtohead-{hashlib.sha256(repr(identity).encode()).hexdigest()}"
 
 
