@@ -7,10 +7,8 @@ from functools import cache
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from nltk.stem.porter import PorterStemmer
 from rouge_score.rouge_scorer import RougeScorer
-from rouge_score.tokenize import tokenize
-from rouge_score.tokenizers import Tokenizer
+from rouge_score.tokenizers import DefaultTokenizer
 
 from headtohead.params import ENGLISH
 from headtohead.quality.language import bleu_tokenizer, rouge_tokenizer
@@ -38,14 +36,14 @@ datasets = importlib.import_module("datasets")
 TOGETHER: tuple[tuple[str, ...], ...] = (("rouge1", "rouge2"), ("rougeL",), ("rougeLsum",))  # in one pass
 
 
-class English(Tokenizer):
+class English(DefaultTokenizer):
     """rouge-score's default tokenizer with its stemmer, which takes most of the time: it remembers each word's stem."""
 
-    def __init__(self) -> None:
-        self._stemmer = SimpleNamespace(stem=cache(PorterStemmer().stem))
+    _stemmer: Any
 
-    def tokenize(self, text: str) -> list[str]:
-        return tokenize(text, self._stemmer)
+    def __init__(self) -> None:
+        super().__init__(use_stemmer=True)
+        self._stemmer = SimpleNamespace(stem=cache(self._stemmer.stem))
 
 
 class SummaryQuality(evaluate.Metric):  # type: ignore[name-defined]
