@@ -160,8 +160,8 @@ def test_a_model_of_another_variant_or_tokenizer_is_not_used(clone):
     tokenizer.add_tokens(["Ashfield"])
     tokenizer.save_pretrained(clone.path / "data/tokens/tokenizer")
     message = told(clone.path, *stage("stages.generate", "flash"), log="generate-flash")
-    assert message.startswith("models/flash/13 was trained with another tokenizer (512 tokens) than data/tokens/tokenizer "
-                              "(513 tokens); `dvc repro train@flash-13 --force` trains it again")
+    assert message.startswith("models/flash/13 was trained with another tokenizer (512 tokens) than "
+                              "data/tokens/tokenizer (513 tokens); `dvc repro train@flash-13 --force` trains it again")
     clone.run("dvc", "checkout", "-q", "--force", "tokenize")
 
 

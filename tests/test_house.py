@@ -18,7 +18,7 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 DECIDE_NOTHING = {ROOT / "stages/__init__.py", *(ROOT / "src/headtohead" / name for name in (
     "__init__.py", "attention/__init__.py", "params.py", "paths.py", "progress.py", "stage.py"))}
 # What they decide is in data/variants; .dvcignore takes them out of their folder.
-IGNORED = {ROOT / name for name in (ROOT / ".dvcignore").read_text().replace("\n/", "\n").split() if name.endswith(".py")}
+IGNORED = {ROOT / line[1:] for line in (ROOT / ".dvcignore").read_text().splitlines() if line.endswith(".py")}
 
 
 def code_dependencies(stage: dict) -> set[Path]:
