@@ -29,7 +29,7 @@ def crossings(named: Mapping[str, Curve]) -> Iterator[tuple[str, str, float]]:
     for (name, curve), (other, others) in combinations(named.items(), 2):
         comparison = compare(curve, others, least=1.0)
         ahead = [name, other]
-        if comparison.claimed and comparison.claimed[0][1] > 0:
+        if comparison.apart and comparison.apart[0][1] > 0:
             ahead.reverse()
         for length in comparison.crossings:
             yield ahead[0], ahead[1], length

@@ -1,13 +1,12 @@
 """The benchmark's figures, as SVG that is the same for the same rows. A contestant looks alike in all of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import product
-from math import ceil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
@@ -15,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 from headtohead.benchmark.curves import curves, name_of
 from headtohead.benchmark.plan import OURS
 from headtohead.benchmark.rows import Row
-from headtohead.reporting.figures import COLOURS, MARKERS, STYLE, WIDTH
+from headtohead.reporting.drawing import COLOURS, MARKERS, OUTLINE, WIDTH, bare, legend, numbered, save
 from headtohead.reporting.sweeps import Curve
 from headtohead.reporting.tables import short
 
@@ -26,18 +25,16 @@ DASHES = ("-", "-", "-", "-", (0, (5, 2)), (0, (2, 1.5)), (0, (5, 2, 1, 2)))  # 
 
 def draw_all(rows: Sequence[Row], folder: Path) -> list[str]:
     """Write every figure that there are rows for into `folder`; their names without suffix."""
-    figures = {"forward": ("forward", "forward pass, ms"), "memory": ("peak_memory", "peak memory of a forward, MB")}
-    drawn: dict[str, Figure] = {}
-    with rc_context({**STYLE, "axes.grid.axis": "both"}):
-        for name, (work, label) in figures.items():
-            if own := [row for row in rows if row["work"] == work and row["batch"] == 1]:
-                drawn[name] = by_length(own, label)
-        if own := [row for row in rows if row["work"] == "generate"]:
-            drawn["generation"] = generation(own)
-        if own := [row for row in rows if row["work"] in ("attention", "attention_backward")]:
-            drawn["attention"] = attention(own)
-        for name, figure in drawn.items():
-            figure.savefig(folder / f"{name}.svg", format="svg", metadata={"Date": None})
+    drawn: dict[str, Callable[[], Figure]] = {}
+    for name, (work, label) in {"forward": ("forward", "forward pass, ms"),
+                                "memory": ("peak_memory", "peak memory of a forward, MB")}.items():
+        if own := [row for row in rows if row["work"] == work and row["batch"] == 1]:
+            drawn[name] = partial(by_length, own, label)
+    if own := [row for row in rows if row["work"] == "generate"]:
+        drawn["generation"] = partial(generation, own)
+    if own := [row for row in rows if row["work"] in ("attention", "attention_backward")]:
+        drawn["attention"] = partial(attention, own)
+    save(drawn, folder, **{"axes.grid.axis": "both"})
     return list(drawn)
 
 
@@ -50,7 +47,7 @@ def by_length(rows: Sequence[Row], label: str) -> Figure:
         _draw(axes, curve, looks[name])
     _length_axis(axes, rows)
     axes.set(ylabel=label)
-    _legend(figure, axes)
+    legend(figure, axes, columns=3)
     return figure
 
 
@@ -66,7 +63,7 @@ def attention(rows: Sequence[Row]) -> Figure:
         axes.set(title=variant if work == works[0] else "", xlabel="tokens" if work == works[-1] else "")
     for axes, work in zip(panels[:, 0], works, strict=True):
         axes.set_ylabel(work.replace("_", ", ") + ", ms")
-    _legend(figure, max(panels.flat, key=lambda axes: len(axes.lines)))
+    legend(figure, max(panels.flat, key=lambda axes: len(axes.lines)), columns=3)
     return figure
 
 
@@ -102,14 +99,10 @@ def _bars(axes: Axes, names: Sequence[str], rows: dict[str, Row], looks: dict[st
     for place, name in enumerate(names):
         row = rows.get(name)
         rate = None if row is None or row["median"] is None else tokens_per_second(row)
-        axes.barh(place, rate or 0.0, 0.62, color=looks[name]["color"], edgecolor="black", linewidth=0.6)
-        said = "" if row is None else "out of memory" if rate is None else short(rate)
-        axes.text(1, place, said, transform=axes.get_yaxis_transform(), ha="right", va="center")
+        axes.barh(place, rate or 0.0, 0.62, color=looks[name]["color"], **OUTLINE)
+        numbered(axes, place, "" if row is None else "out of memory" if rate is None else short(rate))
     axes.margins(x=1.1)  # room for the numbers
-    axes.grid(visible=False)
-    axes.set_xticks([])
-    axes.spines["bottom"].set_visible(False)
-    axes.tick_params(axis="y", length=0)
+    bare(axes)
 
 
 def _draw(axes: Axes, curve: Curve, look: dict[str, Any]) -> None:
@@ -142,10 +135,3 @@ def _looks(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
 
 def _look(label: str, place: int) -> dict[str, Any]:
     return {"label": label, "color": COLOURS[place], "marker": MARKERS[place], "linestyle": DASHES[place]}
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    """Above the axes, from which it takes no room: the figure grows."""
-    handles, labels = axes.get_legend_handles_labels()
-    figure.set_figheight(figure.get_figheight() + 0.2 * ceil(len(labels) / 3))
-    figure.legend(handles, labels, loc="outside upper center", ncols=3)

@@ -1,4 +1,4 @@
-"""Where the numbers come from: backends, machine, settings, scorers, and where the time goes."""
+"""Where the numbers come from: conditions, backends, machine, settings, scorers, and where the time goes."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -7,9 +7,10 @@ from typing import Any
 import yaml
 
 from headtohead.reporting.results import Results, Variant
-from headtohead.reporting.tables import NOTHING, Table, short
+from headtohead.reporting.tables import NOTHING, Table, bracketed, short
 
 TOP_OPERATIONS = 6
+WORKS = ("forward", "first_token", "generate", "attention", "train_step")
 
 
 def backends(results: Results) -> Table:
@@ -81,9 +82,10 @@ def machine(results: Results) -> Table:
 
 
 def settings(results: Results) -> Table:
-    """The seed and the preset's values, as params.yaml has them."""
+    """The seeds, the margins and the preset's values, as params.yaml has them."""
     preset = results.params.chosen.model_dump(exclude_none=True)
-    return _pairs({"preset": results.params.preset, "seed": results.params.seed,
+    return _pairs({"preset": results.params.preset, "seed": results.params.seed, "seeds": results.params.seeds,
+                   "margins": _flow(results.params.margins.model_dump()),
                    **{section: _flow(values) for section, values in preset.items()}})
 
 
@@ -107,13 +109,54 @@ def scorer(results: Results) -> Table:
     return _pairs(results.standard.details["scorer"])
 
 
-def timed(variant: Variant, work: str) -> str:
-    """Under what conditions `work` was timed: "cpu, float32, batch 1, 256 tokens in, 32 out"."""
-    if not variant.timings(work):
-        return "it did not fit in memory"
-    timing = variant.timing(work)
-    out = f", {timing['new_tokens']} out" if timing["new_tokens"] else ""
-    return f"{variant.profile['device']}, {timing['dtype']}, batch {timing['batch']}, {timing['length']} tokens in{out}"
+def data(results: Results) -> str:
+    """What the run is of: "newswire, 8,000 articles to train and 1,000 to test"."""
+    counts = {row["split"]: row["articles"] for row in results.lengths}
+    source = results.params.chosen.data
+    return f"{source.path or (source.hub and source.hub.name) or source.source}, {counts['train']:,} articles to " \
+           f"train and {counts['test']:,} to test"
+
+
+def cut(results: Results) -> str:
+    """"7 of 60 (12 %), to at most 127 tokens": how many test articles were too long, and what was shown of them."""
+    test, preset = results.test, results.params.chosen
+    if not test["cut"]:
+        return "none was cut"
+    room = preset.tokenizer.max_length - preset.generate.max_new_tokens - 1  # the separator is a token or more
+    return f"{test['cut']:,} ({test['cut'] / test['articles']:.0%}".replace("%", " %") + \
+           f") were cut, to at most {room:,} tokens"
+
+
+def timed(results: Results, work: str) -> str:
+    """At what size a headline figure is timed: "batch 1, 256 tokens in, 32 out"."""
+    profile, length = results.params.chosen.profile, results.length
+    if work == "train_step":
+        return f"batch {max(profile.train_batch_sizes)}, {length} tokens in"
+    if work == "forward":
+        return f"batch 1, {length} tokens in"
+    return f"batch 1, {length - profile.new_tokens} tokens in, {profile.new_tokens} out"
+
+
+def training_steps(results: Results) -> Table:
+    """The median of a training step by batch size, in ms."""
+    batches = results.params.chosen.profile.train_batch_sizes
+    medians = {variant.name: {timing["batch"]: short(timing["median"]) for timing in variant.timings("train_step")}
+               for variant in results.variants}
+    return Table(["variant", *(f"batch {batch}" for batch in batches)],
+                 [[name, *(own.get(batch, NOTHING) for batch in batches)] for name, own in medians.items()])
+
+
+def times(results: Results) -> Table:
+    """Every timing: median and range, in ms."""
+    rows = [[variant.name, timing["work"].replace("_", " "), str(timing["batch"]), str(timing["length"]),
+             str(timing["new_tokens"]), _with_range(timing), str(timing["repeats"]), timing.get("backend", NOTHING)]
+            for variant in results.variants for work in WORKS for timing in variant.timings(work)]
+    header = ["variant", "work", "batch", "tokens in", "tokens out", "ms (p10 to p90)", "repeats", "attention by"]
+    return Table(header, rows, words=2)
+
+
+def _with_range(timing: dict[str, Any]) -> str:
+    return bracketed(short(timing["median"]), short(timing["p10"]), short(timing["p90"]))
 
 
 def _flow(values: Mapping[str, Any]) -> str:

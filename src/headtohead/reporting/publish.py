@@ -6,9 +6,10 @@ from typing import Any
 
 from headtohead.params import BASELINES, Params
 from headtohead.records import DataError, write_json
-from headtohead.reporting.report import EFFICIENCY, contents
-from headtohead.reporting.results import Results, System, read_results
-from headtohead.reporting.tables import NOTHING, Table, short
+from headtohead.reporting.claims import Claims, judge
+from headtohead.reporting.comparison import all_trainings
+from headtohead.reporting.report import EFFICIENCY, TEMPLATE, contents
+from headtohead.reporting.results import Results, System, Training, Variant, read_results
 
 SOURCES = ("src", "stages", "params.yaml", "dvc.yaml")  # what decides a run, besides its input
 
@@ -27,13 +28,14 @@ def publish(params: Params, target: Path, command: str, took: str, commit: str |
     """
     from headtohead.reporting import page  # jinja2, which `print_comparison` does without
 
-    results = read_results(params)
+    claims = judge(read_results(params))
     origin = {"commit": commit or current_commit(), "command": command, "took": took}
-    markdown = page.fill("publish.md.jinja", **contents(results), **origin, folder=target.name,
-                         training_steps=training_steps(results))
+    device = claims.results.standard.profile["device"]
+    markdown = page.fill(TEMPLATE, **contents(claims), **origin, title=f"Preset {params.preset} on {device}",
+                         folder=target.name, published=True)
     try:
-        _draw(results, target)
-        write_json(Path(f"{target}.json"), record(results, origin))
+        _draw(claims, target)
+        write_json(Path(f"{target}.json"), record(claims.results, origin))
         Path(f"{target}.md").write_text(markdown, encoding="utf-8")
     except OSError as error:
         raise DataError(f"{error.filename or target} cannot be written: {error.strerror}") from error
@@ -44,17 +46,19 @@ def record(results: Results, origin: dict[str, str]) -> dict[str, Any]:
     variants = {variant.name: _scores(variant) | {name: variant.efficiency[name] for name in EFFICIENCY}
                 for variant in results.variants}
     baselines = {name: _scores(system) for name, system in zip(BASELINES, results.baselines, strict=True)}
-    return {"variants": variants, **baselines, "machine": results.machine, "preset": results.params.preset,
-            "seed": results.params.seed, **origin, "settings": results.params.chosen.model_dump(exclude_none=True)}
+    return {"variants": variants, **baselines,
+            "trainings": [_training(*one) for one in all_trainings(results)],
+            "machine": results.machine, "preset": results.params.preset, "seed": results.params.seed,
+            "seeds": results.params.seeds, **origin, "settings": results.params.chosen.model_dump(exclude_none=True)}
 
 
-def training_steps(results: Results) -> Table:
-    """The median of a training step by batch size, in ms."""
-    batches = results.params.chosen.profile.train_batch_sizes
-    medians = {variant.name: {timing["batch"]: short(timing["median"]) for timing in variant.timings("train_step")}
-               for variant in results.variants}
-    return Table(["variant", *(f"batch {batch}" for batch in batches)],
-                 [[name, *(own.get(batch, NOTHING) for batch in batches)] for name, own in medians.items()])
+def _training(variant: Variant, training: Training) -> dict[str, Any]:
+    """One training's scores, how long it was, and where its validation loss was lowest."""
+    step, loss = training.lowest
+    return {"variant": variant.name, "seed": training.seed,
+            **{name: training.details[name] for name in variant.quality if name in training.details},
+            "summary_words": training.details["summary_words"], "steps": int(training.steps),
+            "lowest_validation_loss": loss, "at_step": int(step)}
 
 
 def current_commit() -> str:
@@ -80,10 +84,10 @@ def _scores(system: System) -> dict[str, float]:
     return {key: known[key] for name in system.quality for key in (name, f"{name}_low", f"{name}_high") if key in known}
 
 
-def _draw(results: Results, folder: Path) -> None:
+def _draw(claims: Claims, folder: Path) -> None:
     """Drawn from these very results: what lies in plots/ may be of an earlier run."""
     from headtohead.reporting import figures  # matplotlib, too
 
-    figures.draw_all(results, folder)
-    if not results.has_facts:
+    figures.draw_all(claims, folder)
+    if not claims.results.has_facts:
         (folder / "fact_recall.svg").unlink()  # it says only that there are none

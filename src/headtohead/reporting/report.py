@@ -1,16 +1,17 @@
 """The report: report/report.md, the page made from it, the figures, and the headline numbers."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from headtohead.params import ENGLISH, Params
-from headtohead.reporting import provenance, sweeps, tables, verdict
-from headtohead.reporting.results import Results, read_results, read_variants
+from headtohead.paths import HEADLINE, PLOTS, REPORT
+from headtohead.reporting import breakdowns, comparison, endings, examples, provenance, study, sweeps, tables
+from headtohead.reporting.claims import CONTROL, Claims, judge
+from headtohead.reporting.recommendation import recommend, warnings
+from headtohead.reporting.results import Results, check_headline, read_results
 
-REPORT = Path("report")
-FIGURES = Path("plots")
-HEADLINE = Path("metrics/headline.json")
+TITLE = "Which attention for this summarizer?"
+TEMPLATE = "report.md.jinja"
 EFFICIENCY = ("forward_ms", "generate_ms", "first_token_ms", "tokens_per_s", "peak_memory_mb", "train_step_ms",
               "backend")
 
@@ -19,39 +20,50 @@ def build(params: Params) -> None:
     """Write report/report.md and .html, plots/*.svg and metrics/headline.json, from what the stages left.
 
     Raises:
-        DataError: a stage has not run; names the file and the command that makes it.
+        DataError: a stage has not run, or files are of different runs; names a file and the command that makes it.
     """
     from headtohead.reporting import figures, page  # matplotlib and jinja2, which `print_comparison` does without
 
-    results = read_results(params)
-    figures.draw_all(results, FIGURES)
+    claims = judge(read_results(params))
+    figures.draw_all(claims, PLOTS)
     REPORT.mkdir(exist_ok=True)
-    markdown = page.fill("report.md.jinja", **contents(results))
+    markdown = page.fill(TEMPLATE, **contents(claims), title=TITLE, folder=f"../{PLOTS}", published=False)
     (REPORT / "report.md").write_text(markdown, encoding="utf-8")
     (REPORT / "report.html").write_text(page.to_html(markdown, REPORT), encoding="utf-8")
     HEADLINE.parent.mkdir(parents=True, exist_ok=True)
-    HEADLINE.write_text(json.dumps(headline(results), indent=2) + "\n", encoding="utf-8")
+    HEADLINE.write_text(json.dumps(headline(claims.results), indent=2) + "\n", encoding="utf-8")
 
 
 def print_comparison(params: Params) -> None:
-    """Show the main table, and where the report is, on the terminal.
+    """Show the first sentence, the first tables, and where the report is, on the terminal.
 
     Raises:
-        DataError: a stage has not run.
+        DataError: a stage has not run, or files are of different runs.
     """
     from rich.console import Console
+
+    check_headline(params)
+    claims = judge(read_results(params, whole=False))
+    console = Console()
+    console.width = console.width if console.is_terminal else 160  # a log file need not wrap
+    console.print(recommend(claims), style="bold", highlight=False)
+    for table in (comparison.quality(claims), comparison.cost(claims)):
+        console.print()
+        console.print(_for_terminal(table, params.attention))
+    for warning in warnings(claims):
+        console.print(f"\n{warning}", highlight=False)
+    console.print(f"\nReport: {REPORT / 'report.html'}")
+
+
+def _for_terminal(table: tables.Table, chosen: str) -> Any:
     from rich.table import Table
 
-    comparison = tables.compared(read_variants(params))
     shown = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1), collapse_padding=True)
-    for i, title in enumerate(comparison.header):
+    for i, title in enumerate(table.header):
         shown.add_column(title, justify="right" if i else "left", no_wrap=not i)
-    for row in comparison.rows:
-        shown.add_row(*row, style="bold" if row[0] == params.attention else "")
-    console = Console()
-    console.width = console.width if console.is_terminal else 140  # a log file need not wrap
-    console.print(shown)
-    console.print(f"Report: {REPORT / 'report.html'}")
+    for row in table.rows:
+        shown.add_row(*row, style="bold" if row[0] == chosen else "")
+    return shown
 
 
 def headline(results: Results) -> dict[str, Any]:
@@ -59,25 +71,22 @@ def headline(results: Results) -> dict[str, Any]:
     ours = next(variant for variant in results.variants if variant.name == results.params.attention)
     standard = results.standard
     return {
-        "attention": ours.name, **ours.quality, **{name: ours.efficiency[name] for name in EFFICIENCY},
+        "attention": ours.name, "preset": results.params.preset, "data": provenance.data(results),
+        **ours.quality, **{name: ours.efficiency[name] for name in EFFICIENCY},
         "speedup_vs_standard": standard.efficiency["forward_ms"] / ours.efficiency["forward_ms"],
         "memory_vs_standard": ours.efficiency["peak_memory_mb"] / standard.efficiency["peak_memory_mb"],
         "rouge1_vs_standard": ours.quality["rouge1"] - standard.quality["rouge1"],
     }
 
 
-def contents(results: Results) -> dict[str, Any]:
+def contents(claims: Claims) -> dict[str, Any]:
     """What the template speaks of."""
-    seed, standard = results.params.seed, results.standard
-    floors = verdict.noise_floors(results.variants, seed)
-    others = [variant for variant in results.variants if variant is not standard]
-    judged = {variant.name: verdict.judge(variant, standard, floors, seed) for variant in others}
-    articles = len(standard.details["articles"]["id"])
+    results, margins = claims.results, claims.results.params.margins
     return {
-        "results": results, "tables": tables, "provenance": provenance, "sweeps": sweeps, "articles": articles,
-        "scored_as": "" if results.language == ENGLISH else f", scored as language {results.language}",
-        "recommendation": verdict.recommend(judged, others), "answers": verdict.answers(judged, articles),
-        "floors": {verdict.QUALITY[k]: v for k, v in floors.items()},
-        "drifts": {variant.name: verdict.drift(variant, standard) for variant in others},
-        "verdicts": {variant.name: verdict.in_words(variant, standard, judged[variant.name]) for variant in others},
+        "claims": claims, "results": results, "recommendation": recommend(claims), "warnings": warnings(claims),
+        "control": CONTROL, "seeds": len(results.params.seeds), "endings": endings.RULE,
+        "margin": margins.fact_recall if results.has_facts else margins.quality,
+        "scored_as": "" if results.language == ENGLISH else f"; scored as language {results.language}",
+        "breakdowns": breakdowns, "comparison": comparison, "examples": examples, "provenance": provenance,
+        "study": study, "sweeps": sweeps, "tables": tables,
     }

@@ -2,22 +2,51 @@
 
 import csv
 import json
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from headtohead.attention import AttentionSpec
-from headtohead.params import Params
+from headtohead.params import BASELINES, Params
+from headtohead.paths import ARTICLES, EFFICIENCY, HEADLINE, LENGTHS, MACHINE, QUALITY, SUBSET, Run, details, metrics
+from headtohead.quality.measures import FACT_RECALL, ROUGE, Array, by_article
 from headtohead.quality.rows import read_predictions
 from headtohead.records import DataError, read_jsonl
 
 SHOWN_ARTICLES = 3
+NAMES = dict(zip(BASELINES, ("Lead-3", "untrained"), strict=True))  # as the report calls them
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training: its scores as `quality.scoring.score` returns them, and its learning curve, a row a step."""
+
+    seed: int
+    details: dict[str, Any]
+    curve: list[dict[str, float]]
+
+    @property
+    def validation(self) -> list[tuple[float, float]]:
+        """Steps and the validation loss at each."""
+        return [(row["step"], row["validation_loss"]) for row in self.curve if "validation_loss" in row]
+
+    @property
+    def lowest(self) -> tuple[float, float]:
+        """The step with the lowest validation loss, whose weights are kept, and that loss."""
+        return min(self.validation, key=lambda point: point[1])
+
+    @property
+    def steps(self) -> float:
+        return self.curve[-1]["step"]
 
 
 @dataclass(frozen=True)
 class System:
-    """Something that writes summaries: `quality` and `details` as `quality.scoring.score` returns them."""
+    """Something that writes summaries: `quality` and `details` as `quality.scoring.over_seeds` returns them."""
 
     name: str
     quality: dict[str, float]
@@ -26,29 +55,33 @@ class System:
 
 @dataclass(frozen=True)
 class Variant(System):
-    """A trained model: `efficiency` is the flat file, `profile` its details; `curve` its training, a row a step."""
+    """A model that was trained from several seeds: `efficiency` is the flat file, `profile` its details.
+
+    `summaries` are those of the first training, by article.
+    """
 
     spec: AttentionSpec
+    trainings: list[Training]
     efficiency: dict[str, Any]
     profile: dict[str, Any]
-    curve: list[dict[str, float]] = field(default_factory=list)
     summaries: dict[str, str] = field(default_factory=dict)
+
+    def scores(self, measure: str) -> Array:
+        """[trainings, articles]; see `measures.by_article`."""
+        return np.stack([by_article(measure, training.details["articles"]) for training in self.trainings])
+
+    def pairs(self, work: str) -> list[tuple[float, float]] | None:
+        """Ours and standard's, side by side, in ms or MB; None if the device had no room for one of them."""
+        return self.profile["pairs"][work]
 
     def timings(self, work: str) -> list[dict[str, Any]]:
         """Every timing of `work`, those left out that the device had no room for."""
         return [timing for timing in self.profile["timings"]
                 if timing["work"] == work and not timing.get("out_of_memory")]
 
-    def timing(self, work: str, batch: int | None = None) -> dict[str, Any]:
-        """The timing of `work` that the flat file speaks of: among other lengths and batch sizes the nearest to it.
-
-        With `batch`, or where the flat file has none because memory ran out, the largest batch of those left.
-        """
-        timings = [timing for timing in self.timings(work) if batch in (None, timing["batch"])]
-        flat = self.efficiency[f"{work}_ms"]
-        if flat is None:
-            return max(timings, key=lambda timing: int(timing["batch"]))
-        return min(timings, key=lambda timing: abs(timing["median"] - flat))
+    def computes_as(self, other: "Variant") -> bool:
+        """Whether nothing but the kernel differs."""
+        return self.spec.model_copy(update={"kernel": other.spec.kernel}) == other.spec
 
 
 @dataclass(frozen=True)
@@ -64,13 +97,17 @@ class Results:
     variants: list[Variant]
     baselines: list[System]
     machine: dict[str, Any]
-    articles: list[dict[str, Any]]
-    inputs: list[dict[str, Any]]
     lengths: list[dict[str, Any]]
+    articles: list[dict[str, Any]] = field(default_factory=list)
+    inputs: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def standard(self) -> Variant:
         return next(variant for variant in self.variants if variant.name == "standard")
+
+    @property
+    def lead3(self) -> System:
+        return self.baselines[0]
 
     @property
     def on_cpu(self) -> bool:
@@ -83,69 +120,89 @@ class Results:
         return self.params.chosen.tokenizer.max_length
 
     @property
-    def cut(self) -> int:
-        """How many test articles were too long to be shown whole."""
-        return int(next(row["cut"] for row in self.lengths if row["split"] == "test"))
+    def test(self) -> dict[str, Any]:
+        """How the test set fits: among others its number of "articles", and how many of them are "cut"."""
+        return next(row for row in self.lengths if row["split"] == "test")
 
     @property
     def language(self) -> str:
         """The one that all systems were scored in."""
-        return _language(self.standard)
+        return str(self.standard.details["scorer"]["language"])
 
     @property
     def has_facts(self) -> bool:
-        return "fact_recall" in self.standard.quality
+        return FACT_RECALL in self.standard.quality
 
     @property
-    def main_measure(self) -> str:
-        """The surest measure of quality there is."""
-        return "fact_recall" if self.has_facts else "rouge1"
+    def primary(self) -> str:
+        """The measure that a choice rests on."""
+        return FACT_RECALL if self.has_facts else ROUGE[0]
+
+    def kernels_of(self, variant: Variant) -> list[Variant]:
+        """The variants that compute what `variant` does, itself included: kernels of one function."""
+        return [other for other in self.variants if other.computes_as(variant)]
 
 
-def read_results(params: Params) -> Results:
+def read_results(params: Params, whole: bool = True) -> Results:
     """Read all of it; relative to the current directory, for the variants that `params.compared` lists.
 
+    Args:
+        whole: with articles and summaries, and what became of input files.
+
     Raises:
-        DataError: a stage has not run; names the file and the command.
+        DataError: a stage has not run, or files are of different runs; names a file and the command.
     """
-    articles = list(islice(read_jsonl(Path("data/subset/test.jsonl")), SHOWN_ARTICLES))
+    variants = [_variant(name, params.variants[name], params.seeds, whole) for name in params.compared]
+    baselines = {name: System(label, _json(metrics(name, QUALITY)), _json(details(name, QUALITY)))
+                 for name, label in NAMES.items()}
+    _check_one_run(params, variants, baselines)
+    results = Results(params, variants, list(baselines.values()), _json(MACHINE), _json(LENGTHS))
+    if not whole:
+        return results
     bundled = params.chosen.data.source == "newswire"
-    inputs = [] if bundled else _json(Path("data/details/articles.json"))["inputs"]
-    variants = read_variants(params, whole=True)
-    baselines = _baselines(params.seed, _language(variants[0]))
-    return Results(params, variants, baselines, _json(Path("metrics/machine.json")), articles, inputs,
-                   _json(Path("data/details/lengths.json")))
+    return replace(results, articles=list(islice(read_jsonl(SUBSET / "test.jsonl"), SHOWN_ARTICLES)),
+                   inputs=[] if bundled else _json(ARTICLES)["inputs"])
 
 
-def read_variants(params: Params, whole: bool = False) -> list[Variant]:
-    """The compared variants; without training curves and summaries unless `whole`."""
-    return [_variant(name, params.variants[name], whole) for name in params.compared]
+def check_headline(params: Params) -> None:
+    """Whether the report was made of this run.
+
+    Raises:
+        DataError: it was not.
+    """
+    headline = _json(HEADLINE)
+    for key, wanted in (("preset", params.preset), ("seeds", len(params.seeds))):
+        if headline.get(key) != wanted:
+            raise DataError(f"{HEADLINE} is of {key} {headline.get(key)}, but params.yaml has {wanted}; `dvc repro` "
+                            "makes it anew")
 
 
-def _variant(name: str, spec: AttentionSpec, whole: bool) -> Variant:
-    metrics, details = Path("metrics/variants", name), Path("data/details", name)
-    rest: dict[str, Any] = {"curve": _curve(Path("plots/training", f"{name}.csv")),
-                            "summaries": _summaries(Path("data/predictions", f"{name}.jsonl"))} if whole else {}
-    return Variant(name, _json(metrics / "quality.json"), _json(details / "quality.json"), spec,
-                   _json(metrics / "efficiency.json"), _json(details / "efficiency.json"), **rest)
+def _variant(name: str, spec: AttentionSpec, seeds: Iterable[int], whole: bool) -> Variant:
+    runs = [Run(name, seed) for seed in seeds]
+    trainings = [Training(run.seed, _json(run.quality), _curve(run.curve)) for run in runs]
+    summaries = {row["id"]: row["summary"] for row in read_predictions(runs[0].predictions)} if whole else {}
+    return Variant(name, _json(metrics(name, QUALITY)), _json(details(name, QUALITY)), spec, trainings,
+                   _json(metrics(name, EFFICIENCY)), _json(details(name, EFFICIENCY)), summaries)
 
 
-def _baselines(seed: int, language: str) -> list[System]:
-    """Lead-3 and the untrained model on the same articles; they belong to no variant, so they are scored here."""
-    from headtohead.quality.scoring import score  # loads the scorers, which the terminal's table does not need
+def _check_one_run(params: Params, variants: Sequence[Variant], baselines: Mapping[str, System]) -> None:
+    """Numbers of different presets, articles or seeds are not compared without a word."""
+    files = {details(name, QUALITY): baseline.details for name, baseline in baselines.items()}
+    for variant in variants:
+        if variant.quality["seeds"] != len(params.seeds):
+            raise _mixture(metrics(variant.name, QUALITY), f"{variant.quality['seeds']} seeds", len(params.seeds))
+        files |= {details(variant.name, QUALITY): variant.details, details(variant.name, EFFICIENCY): variant.profile,
+                  **{Run(variant.name, training.seed).quality: training.details for training in variant.trainings}}
+    wanted = {"preset": params.preset, "data": variants[0].details["run"]["data"]}
+    for file, content in files.items():
+        for key, value in wanted.items():
+            if (found := content["run"][key]) != value:
+                raise _mixture(file, f"{key} {found}", value)
 
-    facts = [row for row in read_jsonl(Path("data/tokens/facts.jsonl")) if row["set"] == "test"]
-    files = {"Lead-3": "lead3.jsonl", "untrained": "untrained.jsonl"}
-    return [System(name, *score(read_predictions(Path("data/predictions", file)), facts, seed, language))
-            for name, file in files.items()]
 
-
-def _language(variant: Variant) -> str:
-    return str(variant.details["scorer"]["language"])
-
-
-def _summaries(path: Path) -> dict[str, str]:
-    return {row["id"]: row["summary"] for row in read_predictions(path)}
+def _mixture(file: Path, found: str, wanted: Any) -> DataError:
+    return DataError(f"{file} is of {found}, where the rest of this run has {wanted}: results of two runs do not "
+                     "compare; `dvc repro` makes them of one")
 
 
 def _curve(path: Path) -> list[dict[str, float]]:

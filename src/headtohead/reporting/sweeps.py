@@ -1,4 +1,7 @@
-"""How cost grows with length and batch size, and where one variant's line crosses another's."""
+"""How cost grows with length and batch size, and about where one variant's line crosses another's.
+
+Sweeps are taken once, in one process: they describe, and claim nothing.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,11 +10,10 @@ from math import exp, log
 from typing import Any
 
 from headtohead.reporting.results import Results, Variant
-from headtohead.reporting.tables import NOTHING, Table, short
-from headtohead.reporting.verdict import LEAST_MEMORY, drift
+from headtohead.reporting.tables import NOTHING, Table, joined, short
 
 NO_ROOM = "no room"
-NOISE = "no difference beyond noise"
+ALIKE = "about the same"
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,11 @@ class Curve:
 
     points: Sequence[Point]
     no_room: Sequence[int]
+
+    @property
+    def measured_at(self) -> list[int]:
+        """All lengths or batch sizes, room or not."""
+        return [*self.no_room, *(point.at for point in self.points)]
 
 
 Draw = Callable[[Results, Variant], Curve]
@@ -86,7 +93,7 @@ def table(results: Results, measures: Mapping[str, Draw], title: str) -> Table:
     """Every point: a row for each measure and variant, a column for each length or batch size, named by `title`."""
     curves = {(measure, variant.name): draw(results, variant)
               for measure, draw in measures.items() for variant in results.variants}
-    columns = sorted({at for curve in curves.values() for at in (*curve.no_room, *(p.at for p in curve.points))})
+    columns = sorted({at for curve in curves.values() for at in curve.measured_at})
     rows = []
     for (measure, name), curve in curves.items():
         cells = {point.at: short(point.value) for point in curve.points} | dict.fromkeys(curve.no_room, NO_ROOM)
@@ -98,7 +105,7 @@ def crossings(results: Results, measures: Mapping[str, Draw]) -> Table:
     """Which of two variants takes less, and from where on: each against standard, and other pairs that cross."""
     rows = []
     for a, b in _pairs(results):
-        found = [compare(draw(results, a), draw(results, b), _least(measure, a, b))
+        found = [compare(draw(results, a), draw(results, b), _least(results, measure))
                  for measure, draw in measures.items()]
         if b is results.standard or any(comparison.crossings for comparison in found):
             rows.append([f"{a.name} / {b.name}", found[0].range, *(c.in_words(a.name, b.name) for c in found)])
@@ -113,9 +120,10 @@ def _pairs(results: Results) -> Iterator[tuple[Variant, Variant]]:
     yield from combinations(others, 2)
 
 
-def _least(measure: str, a: Variant, b: Variant) -> float:
-    """The ratio that a difference has to exceed, as in the verdict."""
-    return 1 + LEAST_MEMORY if measure == "peak MB" else drift(a, b)
+def _least(results: Results, measure: str) -> float:
+    """The ratio below which two are about the same."""
+    margins = results.params.margins
+    return 1 + (margins.memory if measure == "peak MB" else margins.time)
 
 
 @dataclass(frozen=True)
@@ -124,18 +132,18 @@ class Comparison:
 
     Args:
         common: those lengths or batch sizes.
-        claimed: (at, log of the ratio of the first to the second) where they differ beyond noise.
+        apart: (at, log of the ratio of the first to the second) where they are not about the same.
     """
 
     common: Sequence[int]
-    claimed: Sequence[tuple[int, float]]
+    apart: Sequence[tuple[int, float]]
 
     @property
     def crossings(self) -> list[float]:
-        """Where the lines cross: between two neighbours in `claimed` with the order changed, on the straight lines
+        """Where the lines cross: between two neighbours in `apart` with the order changed, on the straight lines
         that join the values there when both axes are logarithmic."""
         return [exp(log(left) + before / (before - after) * (log(right) - log(left)))
-                for (left, before), (right, after) in pairwise(self.claimed) if before * after < 0]
+                for (left, before), (right, after) in pairwise(self.apart) if before * after < 0]
 
     @property
     def range(self) -> str:
@@ -144,18 +152,17 @@ class Comparison:
 
     def in_words(self, a: str, b: str) -> str:
         """Which takes less: "standard, from about 1,180 flash"."""
-        if not self.claimed:
-            return NOISE
-        names = [a, b] if self.claimed[0][1] < 0 else [b, a]
+        if not self.apart:
+            return ALIKE
+        names = [a, b] if self.apart[0][1] < 0 else [b, a]
         if turns := [f", from about {at:,.0f} {names[(i + 1) % 2]}" for i, at in enumerate(self.crossings)]:
             return names[0] + "".join(turns)
-        unclear = [at for at in self.common if at not in dict(self.claimed)]
-        return f"{names[0]}; {NOISE} at {_listed(unclear)}" if unclear else f"{names[0]} throughout"
+        unclear = [at for at in self.common if at not in dict(self.apart)]
+        return f"{names[0]}; {ALIKE} at {_listed(unclear)}" if unclear else f"{names[0]} throughout"
 
 
 def compare(a: Curve, b: Curve, least: float) -> Comparison:
-    """Two curves. They differ beyond noise at a point where their ranges do not overlap and their ratio is larger
-    than `least`."""
+    """Two curves, which are apart where their ranges do not overlap and their ratio is larger than `least`."""
     others = {point.at: point for point in b.points}
     both = [(ours, others[ours.at]) for ours in a.points if ours.at in others]
     return Comparison([ours.at for ours, _ in both],
@@ -177,7 +184,7 @@ def left_out(results: Results) -> str:
     for variant in results.variants:
         if variant.profile["lengths_left_out"]:
             short_of.setdefault(variant.profile["length_limit"], []).append(variant.name)
-    return "; ".join(f"{_joined(names)} beyond {limit:,} tokens" for limit, names in short_of.items())
+    return "; ".join(f"{joined(names)} beyond {limit:,} tokens" for limit, names in short_of.items())
 
 
 def waiting(results: Results) -> str:
@@ -190,13 +197,8 @@ def waiting(results: Results) -> str:
     waits = [point.at for point, after in steps if after.value / point.value < (after.at / point.at) ** 0.5]
     if results.on_cpu or not waits:
         return ""
-    return (f" Up to batch {max(waits)} a larger one takes hardly longer: there Python takes longer to launch a step's "
-            "kernels than the GPU to run them, and which variant is ahead says little of attention.")
+    return f" Up to batch {max(waits)} the GPU waits for Python to launch a step's kernels."
 
 
 def _listed(places: Sequence[int]) -> str:
-    return _joined([f"{at:,}" for at in places])
-
-
-def _joined(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    return joined([f"{at:,}" for at in places])

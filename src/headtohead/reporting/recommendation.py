@@ -1,0 +1,159 @@
+"""The report's first sentence, and what it must not be read without."""
+
+from collections.abc import Iterable
+
+from headtohead.quality.measures import ROUGE
+from headtohead.reporting.claims import CONTROL, COSTS, Claims, Cost
+from headtohead.reporting.results import Variant
+from headtohead.reporting.tables import joined
+from headtohead.statistics import Comparison
+
+GAINS = {"generate": "generation takes {} times as long", "forward": "a forward pass takes {} times as long",
+         "memory": "peak memory is {} times as large"}  # what may be a reason to take a variant
+LOSSES = ("forward", "generate", "train_step", "memory")  # what may be a reason not to
+HELP = "more steps, a pretrained model or more articles would help"
+MOST_CUT = 0.1  # of the test articles, before the report warns
+ROUGE1 = ROUGE[0]
+
+
+def recommend(claims: Claims) -> str:
+    """Which variant to take on this machine, in one sentence that claims what is known and no more."""
+    standard = claims.results.standard
+    others = [variant for variant in claims.results.variants if variant is not standard]
+    sound = [variant for variant in others if variant.name not in claims.below_lead]
+    if fit := [variant for variant in sound if _qualifies(claims, variant)]:
+        return _take(claims, max(fit, key=lambda variant: _rank(claims, variant)))
+    if standard.name in claims.below_lead:
+        return _nothing(claims)
+    tempting = [variant for variant in sound if _gains(claims, variant) or _better(claims, variant)]
+    if not tempting:
+        return "Keep standard: no variant is shown to be better, faster or smaller."
+    return _keep(claims, max(tempting, key=lambda variant: _rank(claims, variant)))
+
+
+def _qualifies(claims: Claims, variant: Variant) -> bool:
+    """Better, or as good and cheaper; and shown to be worse in nothing."""
+    if _losses(claims, variant) or _lower_rouge(claims, variant):
+        return False
+    quality = claims.quality.get(variant.name)
+    as_good = quality is None or quality.verdict == "equivalent"
+    return _better(claims, variant) or (as_good and bool(_gains(claims, variant)))
+
+
+def _better(claims: Claims, variant: Variant) -> bool:
+    return variant.name in claims.quality and claims.quality[variant.name].verdict == "better"
+
+
+def _rank(claims: Claims, variant: Variant) -> tuple[float, ...]:
+    """The best quality if better is shown, else the least doubt of it; then the fastest generation."""
+    quality, generation = claims.quality.get(variant.name), claims.costs[variant.name]["generate"].ratio
+    speed = -generation.value if generation else 0.0
+    if quality is None:
+        return 0.0, 0.0, speed
+    order = {"better": 1.0, "equivalent": 0.0, "undecided": -1.0, "worse": -2.0}[quality.verdict]
+    return order, quality.comparison.difference if order > 0 else 0.0, speed
+
+
+def _gains(claims: Claims, variant: Variant) -> list[Cost]:
+    return [cost for work in GAINS if (cost := claims.costs[variant.name][work]).less]
+
+
+def _losses(claims: Claims, variant: Variant) -> list[str]:
+    """In what a variant is shown to be worse."""
+    quality, costs = claims.quality.get(variant.name), claims.costs[variant.name]
+    worse = [f"its {claims.primary} is worse: {claims.shown(claims.results.primary, variant.name)}"
+             ] * (quality is not None and quality.verdict == "worse")
+    return [*worse, *(f"its {COSTS[work]} is {costs[work].evidence} times standard's" for work in LOSSES
+                      if costs[work].more)]
+
+
+def _lower_rouge(claims: Claims, variant: Variant) -> Comparison | None:
+    """The difference in ROUGE-1, which is compared without a verdict, if by its point it is lower than the margin."""
+    found = claims.difference(ROUGE1, variant.name)
+    lower = found is not None and found.difference <= -claims.results.params.margins.quality
+    return found if lower and not _decides(claims) else None
+
+
+def _decides(claims: Claims) -> bool:
+    """Whether ROUGE-1 is what a choice rests on."""
+    return claims.results.primary == ROUGE1
+
+
+def _take(claims: Claims, variant: Variant) -> str:
+    gains, quality = _gains(claims, variant), claims.quality.get(variant.name)
+    difference = claims.shown(claims.results.primary, variant.name)
+    if quality is None:
+        reason = "it computes what standard computes"
+    elif quality.verdict == "better":
+        reason = f"{claims.primary} {difference} over {CONTROL}"
+    else:
+        reason = f"{claims.primary} is equivalent to {CONTROL}'s within {quality.margin:g} ({difference})"
+    parts = [reason, *_in_words(gains), *_of_rouge(claims, variant), "no cost is shown to be higher"]
+    return f"On this machine, take {variant.name}: {joined(parts)}."
+
+
+def _of_rouge(claims: Claims, variant: Variant) -> list[str]:
+    """What is known of ROUGE-1 beside a primary measure that is another."""
+    rouge, margin = claims.difference(ROUGE1, variant.name), claims.results.params.margins.quality
+    if rouge is None or _decides(claims):
+        return []
+    return [f"ROUGE-1 is not inferior by {margin:g}" if rouge.low > -margin else "ROUGE-1 is not shown to be inferior"]
+
+
+def _keep(claims: Claims, variant: Variant) -> str:
+    """The trade that the most tempting variant offers."""
+    better = [f"{claims.primary} is {claims.shown(claims.results.primary, variant.name)}"] * _better(claims, variant)
+    against = _losses(claims, variant) or [_doubt(claims, variant)]
+    return f"Keep standard: with {variant.name} {joined([*better, *_in_words(_gains(claims, variant))])}, " \
+           f"but {joined(against)}."
+
+
+def _doubt(claims: Claims, variant: Variant) -> str:
+    """Why a variant does not qualify that is not shown to be worse."""
+    rouge, quality = _lower_rouge(claims, variant), claims.quality[variant.name]
+    if rouge and quality.verdict != "undecided":
+        return f"its ROUGE-1 {'is' if rouge.high < 0 else 'may be'} lower: {claims.shown(ROUGE1, variant.name)}"
+    return f"whether its {claims.primary} is as good is open: {quality.doubt}"
+
+
+def _in_words(gains: Iterable[Cost]) -> list[str]:
+    """Of the two times the first that is a gain, and memory."""
+    evidence = {cost.work: cost.evidence for cost in gains}
+    if "generate" in evidence:
+        evidence.pop("forward", None)
+    return [GAINS[work].format(words) for work, words in evidence.items()]
+
+
+def _nothing(claims: Claims) -> str:
+    results = claims.results
+    lead = f"that of Lead-3, an article's first three sentences ({results.lead3.quality[results.primary]:.3f})"
+    if len(claims.below_lead) == len(results.variants):
+        scores = sorted(variant.quality[results.primary] for variant in results.variants)
+        return (f"No recommendation: the {claims.primary} of every model ({scores[0]:.3f} to {scores[-1]:.3f}) is "
+                f"below {lead}; {HELP}.")
+    own = results.standard.quality[results.primary]
+    return (f"No recommendation: standard's {claims.primary} ({own:.3f}) is below {lead}, and of no variant above it "
+            f"more is known; {HELP}.")
+
+
+def warnings(claims: Claims) -> list[str]:
+    """What keeps this run from saying more; each a sentence or two."""
+    results = claims.results
+    found = []
+    if len(results.params.seeds) == 1:
+        found.append("Each variant was trained once, from one seed: no claim of quality is made.")
+    if claims.cut_off:
+        found.append(f"Cut off before their end: {joined(list(_trainings(claims.cut_off)))}. No quality is claimed of "
+                     "such a variant; raise `train.steps`.")
+    if claims.below_lead and len(claims.below_lead) < len(results.variants):
+        found.append(f"Below Lead-3, so not recommended: {joined(sorted(claims.below_lead))}.")
+    cut = results.test["cut"] / results.test["articles"]
+    if cut > MOST_CUT:
+        found.append(f"{cut:.0%} of the test articles were cut: the models could not see the rest of them.".replace(
+            "%", " %"))
+    return found
+
+
+def _trainings(falling: dict[str, list[int]]) -> Iterable[str]:
+    return (f"{name} (seed{'s' * (len(seeds) > 1)} {joined([str(seed) for seed in seeds])})"
+            for name, seeds in falling.items())
