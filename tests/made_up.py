@@ -60,7 +60,7 @@ def make_sets(root):
     articles = {"test": list(newswire("test", ARTICLES, **settings)),
                 "test-2x": list(newswire("test", ARTICLES // 3, scale=2, **settings)),
                 "test-moved": list(moved(MOVED, **settings))}
-    articles["test"][0]["article"] += EVIL
+    articles["test"][0]["article"] += f" {EVIL}"
     sets = {name: (rows, [{"set": name, "id": row["id"], "facts": [with_distance(row, fact) for fact in row["facts"]]}
                           for row in rows]) for name, rows in articles.items()}
     for name, (rows, _) in sets.items():

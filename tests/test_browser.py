@@ -8,7 +8,8 @@ import shutil
 import subprocess
 
 import pytest
-from test_reporting import FIGURES, ROOT, make_results
+from made_up import make_run
+from test_reporting import FIGURES, ROOT
 
 from headtohead import reporting
 from headtohead.params import read_params
@@ -27,7 +28,8 @@ function measure(inside) {
   return {
     inner: inside.innerWidth, scroll: page.documentElement.scrollWidth, background: style.backgroundColor,
     requests: inside.performance.getEntriesByType("resource").map(entry => entry.name),
-    opening: ["h1", "h1 + p", "table", "img"].map(found => page.querySelector(found).getBoundingClientRect().bottom),
+    opening: ["h1", "h1 + p", ".scroll", "blockquote", ".scroll ~ .scroll"].map(
+      found => page.querySelector(found).getBoundingClientRect().bottom),
     figures: [...page.images].map(image => ({alt: image.alt, natural: image.naturalWidth, drawn: image.width,
                                              left: image.getBoundingClientRect().left, ink: ink(image)})),
     tables: [...page.querySelectorAll("table")].map(columns),
@@ -67,7 +69,7 @@ def measure(report, size, *flags):
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     root = tmp_path_factory.mktemp("browser")
-    make_results(root)
+    make_run(root)
     with contextlib.chdir(root):
         reporting.build(read_params(ROOT / "params.yaml"))
     return root / "report/report.html"
@@ -104,9 +106,9 @@ def test_a_picture_from_elsewhere_would_be_noticed(report):
 
 
 def test_the_first_screen_answers(seen):
-    """Title, answer and table stand on the first screen of either device, the figure on the large one's."""
+    """Title, answer, quality, limits and costs stand on the first screen of either device."""
     height = dict([PHONE, DESKTOP])[seen["inner"]]
-    assert all(bottom < height for bottom in seen["opening"][:3 if seen["inner"] == PHONE[0] else 4])
+    assert all(bottom < height for bottom in seen["opening"])
 
 
 NUMBER = re.compile(r"-|[\d.,]+(%| ±[\d.]+| \([\d.,]+\sto\s[\d.,]+\))?")

@@ -10,7 +10,8 @@ from urllib.parse import unquote
 
 import pytest
 import test_reporting
-from test_reporting import FIGURES, ROOT, SPEED, edit, rows, write
+from made_up import SEEDS, SPEED, edit, rows, write
+from test_reporting import FIGURES, ROOT, without_facts
 
 from headtohead import cli, reporting
 from headtohead.records import DataError
@@ -21,7 +22,8 @@ made, params, run = test_reporting.made, test_reporting.params, test_reporting.r
 
 COMMAND = "dvc exp run -S preset=laptop | tee a_log_of_`it`"
 TARGET = Path("docs/results/cpu laptop-0.1")  # what stands behind the point is no suffix
-TABLES = {"variant | ROUGE-1": 4, "model | ROUGE-1": 6, "model | forward": 4, "variant | batch": 4, "model | 0-31": 7}
+TABLES = {"variant | fact recall": 6, "variant | forward": 4, "variant | ROUGE-1": 2, "variant | seed": 12,
+          "model | ROUGE-1": 6, "model | forward": 4, "variant | batch": 4, "model | 0-31": 8, "model | place 0": 6}
 
 
 def again(params, target=TARGET, **options):
@@ -58,8 +60,21 @@ def with_intervals(details, names):
 def test_the_numbers_are_those_of_the_metrics_files(published):
     for name, numbers in record()["variants"].items():
         flat, details = (read(f"{folder}/{name}/quality.json") for folder in ("metrics/variants", "data/details"))
+        assert flat.pop("seeds") == numbers.pop("seeds") == 3
         assert numbers == {**with_intervals(details, flat), **read(f"metrics/variants/{name}/efficiency.json")}
         assert flat.items() <= numbers.items()
+
+
+def test_every_training_is_recorded(published):
+    found = record()["trainings"]
+    assert [(one["variant"], one["seed"]) for one in found] == [(name, seed) for name in SPEED for seed in SEEDS]
+    for one in found:
+        details = read(f"data/details/{one['variant']}/quality/{one['seed']}.json")
+        scores = ("rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "loss", "fact_recall")
+        assert {name: one[name] for name in scores} == {name: details[name] for name in scores}
+        assert (one["steps"], one["at_step"]) == (1200, 1200)
+        assert f"| {one['variant']} | {one['seed']} | {one['fact_recall']:.4f} |" in text().replace("\\", "")
+        assert f"| {one['lowest_validation_loss']:.4f} | 1,200 | 1,200 |" in text()
 
 
 def test_the_record_says_what_it_comes_from(published, params):
@@ -70,10 +85,10 @@ def test_the_record_says_what_it_comes_from(published, params):
     assert {key: found[key] for key in ("preset", "seed", "commit", "command", "took")} == {
         "preset": "laptop", "seed": 13, "commit": "c0ffee", "command": COMMAND, "took": "7 s"}
     for name, system in zip(("lead3", "untrained"), read_results(params).baselines, strict=True):
-        assert found[name] == with_intervals(system.details, system.quality)
+        assert found[name] == with_intervals(system.details, system.quality.keys() - {"seeds"}) | {"seeds": 1}
     assert found["lead3"].keys() < found["untrained"].keys() < found["variants"]["flash"].keys()
-    assert found.keys() == {"variants", "lead3", "untrained", "machine", "preset", "seed", "commit", "command", "took",
-                            "settings"}
+    assert found.keys() == {"variants", "lead3", "untrained", "trainings", "machine", "preset", "seed", "seeds",
+                            "commit", "command", "took", "settings"}
 
 
 def test_the_page_has_its_tables_and_says_what_it_comes_from(published):
@@ -82,7 +97,7 @@ def test_the_page_has_its_tables_and_says_what_it_comes_from(published):
         table = re.search(rf"^\| {re.escape(header)}.*\n\| :---.*\n((?:\|.*\n)+)", page, re.MULTILINE)
         assert table[1].count("\n") == count, header
     opening = page.split("\n## ")[0]
-    for part in ("**On this machine, take flash:", "Virtual CPU, 2 cores", "`laptop`", "60 test articles", "float32",
+    for part in ("**On this machine, take flash:", "Virtual CPU, 2 cores", "`laptop`", "60 to test", "float32",
                  "commit c0ffee", f"“{COMMAND}” took 7 s.", "no evidence about sparse attention"):
         assert part in opening, part
     for part in ("Lead-3", "untrained", "0.1806", "8,877.81", "| flash | 24.0 | 48.0 | 96.0 |", "0123abcd",
@@ -91,15 +106,17 @@ def test_the_page_has_its_tables_and_says_what_it_comes_from(published):
 
 
 def passages(path):
-    """Three words in a row, of every text of a file: what no number, name or caption of ours could contain."""
+    """Five words in a row, of every text of a file: what no number, name or caption of ours could contain."""
     for row in rows(path):
         for words in (row.get(key, "").split() for key in ("article", "summary", "reference")):
-            yield from (" ".join(words[i:i + 3]) for i in range(len(words) - 2))
+            yield from (" ".join(words[i:i + 5]) for i in range(len(words) - 4))
 
 
 def test_no_file_holds_a_text(published):
-    secrets = {passage for path in Path("data").glob("[ps]*/*.jsonl") for passage in passages(path)}
-    assert {"<script>alert('x')</script> | a", "It was Friday"} <= secrets
+    secrets = {passage for path in [*Path("data/subset").glob("*.jsonl"), *Path("data/predictions").rglob("*.jsonl")]
+               for passage in passages(path)}
+    assert "<script>alert('x')</script> | a `tick` *bold*" in secrets
+    assert len(secrets) > 1000
     for path, content in written().items():
         shown = " ".join(content.decode().replace("\\", "").split())
         assert not [secret for secret in secrets if secret in shown], path
@@ -121,14 +138,11 @@ def test_twice_gives_the_same_bytes(published, params):
 
 
 def test_what_does_not_apply_goes_and_what_others_put_there_stays(published, params):
-    for path in [*Path().glob("metrics/variants/*/quality.json"), *Path().glob("data/details/*/quality.json")]:
-        edit(path, lambda quality: [quality.pop(key) for key in list(quality) if key.startswith("fact")])
-        edit(path, lambda quality: quality.get("articles", {}).pop("facts", None))
-    write(Path("data/tokens/facts.jsonl"), "")
+    without_facts(published)
     write(TARGET / "notes.svg", "mine")
     again(params)
     assert {path.name for path in TARGET.iterdir()} == FIGURES - {"fact_recall.svg"} | {"notes.svg"}
-    assert "fact" not in text()
+    assert "act recall" not in text()
     assert not [name for system in ("lead3", "untrained") for name in record()[system] if "fact" in name]
 
 
@@ -141,7 +155,8 @@ def test_of_a_gpu_its_name_is_told_and_a_batch_without_room_is_a_dash(run, param
          lambda profile: profile["timings"].__setitem__(-1, out_of_memory))
     edit(run / "metrics/variants/standard/efficiency.json", lambda flat: flat.update(train_step_ms=None))
     again(params)
-    assert text().startswith("# Preset `laptop` on NVIDIA H200\n\nNVIDIA H200 140 GB; Virtual CPU, 2 cores;")
+    assert text().startswith("# Preset laptop on NVIDIA H200\n\n**")
+    assert "\nNVIDIA H200 140 GB; Virtual CPU, 2 cores; trained in float32; commit c0ffee;" in text()
     assert "| standard | 32.0 | 64.0 | - |" in text()
     assert "evidence about" not in text()
     assert record()["variants"]["standard"]["train_step_ms"] is None

@@ -66,7 +66,7 @@ def test_the_report_says_everything_in_order(built):
     opening = report().split("## Differences")[0]
     places = [opening.index(part) for part in (
         "**On this machine, take flash: it computes what standard computes, generation takes 0.75 (", "| Lead-3 |",
-        "training seeds 13, 14, 15", "| variant | forward ms | ratio |", "plots/differences.svg",
+        "| variant | forward ms | ratio |", "training seeds 13, 14, 15", "plots/differences.svg",
         "plots/quality_and_time.svg")]
     assert places == sorted(places)
     assert [int(number) for number in re.findall(r"^\*Figure (\d)", report(), re.MULTILINE)] == [1, 2, 3, 4]

@@ -15,7 +15,7 @@ def quality(claims: Claims) -> Table:
     """A row for each variant and baseline: the primary measure and what may be said of it, then the others."""
     primary = claims.results.primary
     others = [name for name in SHOWN if name != primary and name in claims.results.standard.quality]
-    header = ["variant", claims.primary, "sd (seeds)", f"to {CONTROL}", "verdict",
+    header = ["variant", claims.primary, "sd (seeds)", f"vs {CONTROL}", "verdict",
               *(LABELS[name] for name in others), "words"]
     return Table(header, [[system.name, *_told(claims, system), *(_score(system, name) for name in others),
                            f"{system.details['summary_words']:.1f}"]
