@@ -52,6 +52,17 @@ def test_an_equivalent_function_is_taken_for_its_speed():
     assert "generation takes 0.70 (" in sentence
 
 
+def test_a_difference_below_the_margin_makes_no_choice():
+    slightly = {"flash_alibi": scores(0.806, luck=0.0001, seed=1)}
+    full = {name: scores(0.8, luck=0.0001) for name in ("standard", "flash")}
+    claims = judge(results(PARAMS, full | slightly, {"flash": LESS, "flash_alibi": {"generate": 0.9}}))
+    assert claims.quality["flash_alibi"].words == "better, by less than 0.02"
+    assert "take flash:" in recommend(claims)
+    worse = judge(results(PARAMS, full | {"flash_alibi": scores(0.794, luck=0.0001, seed=1)}, {"flash_alibi": LESS}))
+    assert worse.quality["flash_alibi"].words == "worse, by less than 0.02"
+    assert "take flash_alibi: fact recall is equivalent to full attention's within 0.02 (-0.006 (" in recommend(worse)
+
+
 def test_of_several_that_are_as_good_the_fastest_generation_is_taken():
     costs = {"flash": {"generate": 0.6}, "flash_alibi": LESS}
     assert "take flash:" in said({"flash_alibi": scores(0.801, seed=1)}, costs)

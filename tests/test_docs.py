@@ -11,7 +11,7 @@ import yaml
 from closure import ROOT
 
 from headtohead.params import Params
-from headtohead.reporting.tables import STUDY
+from headtohead.reporting.study import STUDY
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))

@@ -42,11 +42,16 @@ class Quality:
         return "undecided" if self.barred else self.comparison.verdict
 
     @property
+    def standing(self) -> Standing:
+        """What a choice may rest on: a difference that is surely smaller than the margin makes none."""
+        return "equivalent" if self.comparison.within and not self.barred else self.verdict
+
+    @property
     def words(self) -> str:
         if self.verdict == "equivalent":
             return f"equivalent within {self.margin:g}"
         if self.verdict != "undecided":
-            return self.verdict
+            return self.verdict + f", by less than {self.margin:g}" * self.comparison.within
         return f"{'no claim' if self.barred else 'undecided'}: {self.doubt}"
 
     @property

@@ -1,6 +1,6 @@
 """The report's first tables: quality and cost of every variant, and every training."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from headtohead.quality.measures import BLEU, FACT_RECALL, LOSS, ROUGE
 from headtohead.reporting.claims import CONTROL, Claims
@@ -8,7 +8,8 @@ from headtohead.reporting.results import Results, System, Training, Variant
 from headtohead.reporting.tables import LABELS, NOTHING, Table, give_or_take, short
 
 SHOWN = (ROUGE[0], ROUGE[3], BLEU, LOSS)  # beside the primary measure
-FLAT = {"forward": "forward_ms", "generate": "generate_ms", "train_step": "train_step_ms", "memory": "peak_memory_mb"}
+FLAT = {"forward": "forward_ms", "first_token": "first_token_ms", "generate": "generate_ms",
+        "train_step": "train_step_ms", "memory": "peak_memory_mb"}
 
 
 def quality(claims: Claims) -> Table:
@@ -40,7 +41,16 @@ def _score(system: System, name: str) -> str:
 
 def cost(claims: Claims) -> Table:
     """A row for each variant: each cost, and how it stands to standard's."""
-    works = {"forward": "forward ms", "generate": "generate ms", "train_step": "step ms", "memory": "peak MB"}
+    return _costs(claims, {"forward": "forward ms", "generate": "generate ms", "train_step": "step ms",
+                           "memory": "peak MB"})
+
+
+def first_token(claims: Claims) -> Table:
+    """The same of the one cost that decides nothing."""
+    return _costs(claims, {"first_token": "first token ms"})
+
+
+def _costs(claims: Claims, works: Mapping[str, str]) -> Table:
     header = ["variant", *(column for title in works.values() for column in (title, "ratio"))]
     return Table(header, [[variant.name, *(cell for work in works for cell in (
         short(variant.efficiency[FLAT[work]]), in_times(claims, variant, work)))]

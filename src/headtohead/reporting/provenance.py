@@ -134,7 +134,8 @@ def timed(results: Results, work: str) -> str:
         return f"batch {max(profile.train_batch_sizes)}, {length} tokens in"
     if work == "forward":
         return f"batch 1, {length} tokens in"
-    return f"batch 1, {length - profile.new_tokens} tokens in, {profile.new_tokens} out"
+    out = profile.new_tokens if work == "generate" else 1
+    return f"batch 1, {length - profile.new_tokens} tokens in, {out} out"
 
 
 def training_steps(results: Results) -> Table:

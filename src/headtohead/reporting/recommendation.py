@@ -36,12 +36,12 @@ def _qualifies(claims: Claims, variant: Variant) -> bool:
     if _losses(claims, variant) or _lower_rouge(claims, variant):
         return False
     quality = claims.quality.get(variant.name)
-    as_good = quality is None or quality.verdict == "equivalent"
+    as_good = quality is None or quality.standing == "equivalent"
     return _better(claims, variant) or (as_good and bool(_gains(claims, variant)))
 
 
 def _better(claims: Claims, variant: Variant) -> bool:
-    return variant.name in claims.quality and claims.quality[variant.name].verdict == "better"
+    return variant.name in claims.quality and claims.quality[variant.name].standing == "better"
 
 
 def _rank(claims: Claims, variant: Variant) -> tuple[float, ...]:
@@ -50,7 +50,7 @@ def _rank(claims: Claims, variant: Variant) -> tuple[float, ...]:
     speed = -generation.value if generation else 0.0
     if quality is None:
         return 0.0, 0.0, speed
-    order = {"better": 1.0, "equivalent": 0.0, "undecided": -1.0, "worse": -2.0}[quality.verdict]
+    order = {"better": 1.0, "equivalent": 0.0, "undecided": -1.0, "worse": -2.0}[quality.standing]
     return order, quality.comparison.difference if order > 0 else 0.0, speed
 
 
@@ -62,7 +62,7 @@ def _losses(claims: Claims, variant: Variant) -> list[str]:
     """In what a variant is shown to be worse."""
     quality, costs = claims.quality.get(variant.name), claims.costs[variant.name]
     worse = [f"its {claims.primary} is worse: {claims.shown(claims.results.primary, variant.name)}"
-             ] * (quality is not None and quality.verdict == "worse")
+             ] * (quality is not None and quality.standing == "worse")
     return [*worse, *(f"its {COSTS[work]} is {costs[work].evidence} times standard's" for work in LOSSES
                       if costs[work].more)]
 
@@ -84,7 +84,7 @@ def _take(claims: Claims, variant: Variant) -> str:
     difference = claims.shown(claims.results.primary, variant.name)
     if quality is None:
         reason = "it computes what standard computes"
-    elif quality.verdict == "better":
+    elif quality.standing == "better":
         reason = f"{claims.primary} {difference} over {CONTROL}"
     else:
         reason = f"{claims.primary} is equivalent to {CONTROL}'s within {quality.margin:g} ({difference})"
@@ -111,7 +111,7 @@ def _keep(claims: Claims, variant: Variant) -> str:
 def _doubt(claims: Claims, variant: Variant) -> str:
     """Why a variant does not qualify that is not shown to be worse."""
     rouge, quality = _lower_rouge(claims, variant), claims.quality[variant.name]
-    if rouge and quality.verdict != "undecided":
+    if rouge and quality.standing != "undecided":
         return f"its ROUGE-1 {'is' if rouge.high < 0 else 'may be'} lower: {claims.shown(ROUGE1, variant.name)}"
     return f"whether its {claims.primary} is as good is open: {quality.doubt}"
 

@@ -73,10 +73,15 @@ def headline(results: Results) -> dict[str, Any]:
     return {
         "attention": ours.name, "preset": results.params.preset, "data": provenance.data(results),
         **ours.quality, **{name: ours.efficiency[name] for name in EFFICIENCY},
-        "speedup_vs_standard": standard.efficiency["forward_ms"] / ours.efficiency["forward_ms"],
-        "memory_vs_standard": ours.efficiency["peak_memory_mb"] / standard.efficiency["peak_memory_mb"],
+        "speedup_vs_standard": _over(standard.efficiency["forward_ms"], ours.efficiency["forward_ms"]),
+        "memory_vs_standard": _over(ours.efficiency["peak_memory_mb"], standard.efficiency["peak_memory_mb"]),
         "rouge1_vs_standard": ours.quality["rouge1"] - standard.quality["rouge1"],
     }
+
+
+def _over(one: float | None, other: float | None) -> float | None:
+    """None if the device had no room for one of them."""
+    return None if one is None or other is None else one / other
 
 
 def contents(claims: Claims) -> dict[str, Any]:
