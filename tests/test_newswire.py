@@ -22,6 +22,8 @@ from headtohead.articles.newswire import (
     stated,
 )
 from headtohead.articles.newswire_topics import CUES, FILLER, TOPICS, WRONG
+from headtohead.articles.sources import open_splits
+from headtohead.params import Data
 
 SLOT = re.compile(r"(\w+) \{(\w+)\}")  # the word before a slot, and the slot
 SETTINGS = {"seed": 7, "words": (60, 120), "distractors": 0.4}
@@ -224,6 +226,14 @@ def test_moved_stories_are_no_others():
     assert {row["article"] for row in moved(100, **SETTINGS)}.isdisjoint(row["article"] for row in reports("test"))
     known = {name for kind in NAMES for name in _names(kind, "train")}
     assert known.isdisjoint(chain(*(stated(row["summary"]) for row in moved(50, **SETTINGS))))
+
+
+@pytest.mark.parametrize(("asked", "longer", "versions"), [(300, 200, 120), (16, 16, 20)])
+def test_further_test_sets_are_small(asked, longer, versions):
+    data = Data(source="newswire", path=None, article="article", summary="highlights", train=1, validation=1,
+                test=asked, newswire={"words": [60, 120], "distractors": 0.4, "longer": [2]})
+    counts = {name: len(list(rows)) for name, rows in open_splits(data, seed=7)[0].items()}
+    assert counts == {"test": asked, "validation": 1, "train": 1, "test-2x": longer, "test-moved": versions}
 
 
 @pytest.mark.parametrize(("text", "values"), [

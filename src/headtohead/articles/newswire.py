@@ -27,7 +27,7 @@ POSITIONS = 4  # of a moved sentence
 SHORTEST_ARTICLE = 50  # words; every topic can state its five facts in fewer
 
 # First and second words: a name is any pair. Few words, and few numbers and days, because a small model must learn to
-# copy each: with 40 words, 49 numbers and 12 months it takes twice as many steps.
+# copy each: with 40 words, 49 numbers and 12 months it takes more than twice as many steps.
 NAMES = {
     "person": (
         "Adam Alice Anna Clara David Diana Eric Fiona Helen Henry Julia Karen",
