@@ -158,13 +158,21 @@ def curve(losses):
     return Training(13, {}, [{"step": 100.0 * (i + 1), "validation_loss": loss} for i, loss in enumerate(losses)])
 
 
-# Read off docs/results/h200-news/learning_curves.svg: trainings of `news` that stopped at 1,200 of 2,600 steps.
+# Read off docs/results/h200-news/learning_curves.svg: trainings of `news` that stopped at 1,200 of 2,600 steps. And of
+# 300 steps of the laptop's reports, at whose end the loss is more than twice that of 600 steps.
 CUT_OFF = {"standard": (5.342, 4.635, 3.931, 3.318, 3.194), "flash_alibi": (4.956, 4.054, 3.224, 2.992, 2.936),
-           "flash_sparse": (5.314, 4.655, 4.328, 4.131, 4.079)}
-# Of the laptop's trainings, 1,200 steps, at commit 33e2773.
+           "flash_sparse": (5.314, 4.655, 4.328, 4.131, 4.079),
+           "flash, laptop": (3.791, 1.841, 1.364, 1.171, 0.953, 0.794, 0.712, 0.692),
+           "flash_alibi, laptop": (3.717, 1.595, 1.108, 0.935, 0.857, 0.783, 0.739, 0.727)}
+# Of the laptop's trainings, 1,200 steps at commit 33e2773, and 600 of those with fewer names.
 WHOLE = {"standard": (1.338, 0.625, 0.392, 0.193, 0.169, 0.148, 0.138, 0.136),
          "flash_alibi": (1.099, 0.555, 0.468, 0.348, 0.221, 0.148, 0.139, 0.135),
-         "flash_sparse": (1.301, 1.024, 0.848, 0.685, 0.593, 0.503, 0.471, 0.464)}
+         "flash_sparse": (1.301, 1.024, 0.848, 0.685, 0.593, 0.503, 0.471, 0.464),
+         "flash, 600 steps": (1.821, 1.184, 0.697, 0.467, 0.342, 0.284, 0.263, 0.255),
+         "flash, 600 steps, another seed": (1.836, 1.217, 0.886, 0.581, 0.418, 0.328, 0.284, 0.276)}
+# Two seeds of one function, 600 steps: the late one's curve is as flat as the other's.
+EARLY, LATE = ((1.580, 0.962, 0.734, 0.597, 0.425, 0.372, 0.363, 0.356),
+               (1.625, 0.938, 0.823, 0.668, 0.552, 0.504, 0.490, 0.486))
 
 
 @pytest.mark.parametrize("losses", CUT_OFF.values(), ids=CUT_OFF)
@@ -178,8 +186,9 @@ def test_a_training_that_came_to_its_end_is_left_alone(losses):
 
 
 def test_one_seed_that_is_late_is_found_though_its_curve_is_flat():
-    late = curve((1.3, 1.1, 1.0, 0.9, 0.8, 0.7, 0.69, 0.69))
-    assert still_falling([curve(FALL), curve(FALL), late]) == [late]
+    early, late = curve(EARLY), curve(LATE)
+    assert not still_falling([late])
+    assert still_falling([early, early, late]) == [late]
 
 
 def test_a_pretrained_model_that_hardly_falls_is_not_falling():

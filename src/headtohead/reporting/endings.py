@@ -6,13 +6,14 @@ import numpy as np
 
 from headtohead.reporting.results import Training
 
+FIRST_PART = 1 / 4  # of the steps: what a model learns before is the easy part, and says nothing of the end
 LAST_PART = 3 / 4  # of the steps: by then the fall should be over, but for what the falling learning rate adds
-SHARE = 1 / 20  # of the whole fall: 1,200 steps of `news`, cut off, had 0.056 to 0.13 to go, the laptop's 0.01 to 0.047
-BEHIND = 1 / 10  # of the whole fall: six trainings of 1,200 steps of `news` ended up to 0.17 apart
-LEAST = 0.02  # nats per token: on `news` worth 0.002 of ROUGE-1, see docs/study.md
-RULE = ("A training counts as cut off if in the last quarter of its steps its validation loss fell by more than a "
-        "twentieth of its whole fall (and 0.02 nats), or if it ended by more than a tenth of it above another of its "
-        "function.")
+SHARE = 0.06  # of the fall in between and after; tests/test_claims.py has curves of both kinds
+BEHIND = 0.1  # of the same
+LEAST = 0.04  # nats per token: on `news` worth half of the margin in ROUGE-1, see docs/study.md
+RULE = ("A training counts as cut off if in the last quarter of its steps its validation loss fell by more than 6 % "
+        "of its fall since the first quarter, or if it ended by more than 10 % of that fall above another of its "
+        "function; less than 0.04 nats never count.")
 
 
 def still_falling(trainings: Sequence[Training]) -> list[Training]:
@@ -29,6 +30,6 @@ def _cut_off(training: Training, best: float) -> bool:
     if len(training.validation) < 2:
         return True  # for all we know
     steps, losses = np.array(training.validation).T
-    late, lowest = float(np.interp(LAST_PART * steps[-1], steps, losses)), float(losses.min())
-    fall = float(losses[0]) - best
-    return late - lowest > max(LEAST, SHARE * fall) or lowest - best > max(LEAST, BEHIND * fall)
+    early, late = np.interp([FIRST_PART * steps[-1], LAST_PART * steps[-1]], steps, losses)
+    lowest, fall = float(losses.min()), float(early) - best
+    return bool(late - lowest > max(LEAST, SHARE * fall)) or lowest - best > max(LEAST, BEHIND * fall)
