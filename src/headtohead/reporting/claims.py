@@ -20,7 +20,7 @@ LEAST_LENGTH = 0.9  # of the control's summaries: MLPerf's gate, for a few sure 
 COSTS = {"forward": "forward pass", "first_token": "first token", "generate": "generation",
          "train_step": "training step", "memory": "peak memory"}
 MEMORY = "memory"
-BUSY = "the machine was busy: profile again"
+BUSY = "busy"  # the pairs lie so far apart that something else must have used the machine
 Standing = Literal["better", "worse", "equivalent", "undecided"]
 
 

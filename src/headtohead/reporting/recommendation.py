@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from headtohead.quality.measures import ROUGE
-from headtohead.reporting.claims import CONTROL, COSTS, Claims, Cost
+from headtohead.reporting.claims import BUSY, CONTROL, COSTS, Claims, Cost
 from headtohead.reporting.results import Variant
 from headtohead.reporting.tables import joined
 from headtohead.statistics import Comparison
@@ -145,6 +145,8 @@ def warnings(claims: Claims) -> list[str]:
     if claims.cut_off:
         found.append(f"Cut off before their end: {joined(list(_trainings(claims.cut_off)))}. No quality is claimed of "
                      "such a variant; raise `train.steps`.")
+    if busy := list(_busy(claims)):
+        found.append(f"The machine was busy: profile again. Of {joined(busy)} no time or memory is claimed.")
     if claims.below_lead and len(claims.below_lead) < len(results.variants):
         found.append(f"Below Lead-3, so not recommended: {joined(sorted(claims.below_lead))}.")
     cut = results.test["cut"] / results.test["articles"]
@@ -157,3 +159,10 @@ def warnings(claims: Claims) -> list[str]:
 def _trainings(falling: dict[str, list[int]]) -> Iterable[str]:
     return (f"{name} (seed{'s' * (len(seeds) > 1)} {joined([str(seed) for seed in seeds])})"
             for name, seeds in falling.items())
+
+
+def _busy(claims: Claims) -> Iterable[str]:
+    """"flash (generation)": whose pairs lie too far apart."""
+    for variant in claims.results.variants:
+        if costs := [COSTS[cost.work] for cost in claims.costs[variant.name].values() if cost.words == BUSY]:
+            yield f"{variant.name} ({', '.join(costs)})"
