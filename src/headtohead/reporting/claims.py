@@ -1,7 +1,7 @@
 """What may be claimed of the variants of a run: the one place between statistics and words."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -108,24 +108,19 @@ class Claims:
             loss, too, ours minus full attention's.
         costs: by variant and work; those of standard are of standard against itself.
         below_lead: variants whose primary measure is below Lead-3's.
-        falling: the seeds of each variant's trainings that were cut off before their end.
+        cut_off: the seeds of a variant's trainings that were cut off before their end; only of variants that have some.
     """
 
     results: Results
     quality: Mapping[str, Quality]
     others: Mapping[str, Mapping[str, Comparison]]
     costs: Mapping[str, Mapping[str, Cost]]
-    below_lead: set[str] = field(default_factory=set)
-    falling: Mapping[str, list[int]] = field(default_factory=dict)
+    below_lead: set[str]
+    cut_off: Mapping[str, list[int]]
 
     @property
     def primary(self) -> str:
         return LABELS[self.results.primary]
-
-    @property
-    def cut_off(self) -> dict[str, list[int]]:
-        """The seeds of each variant that has a training that was still falling."""
-        return {name: seeds for name, seeds in self.falling.items() if seeds}
 
     def difference(self, measure: str, variant: str) -> Comparison | None:
         """To full attention; None of a variant that computes it."""
@@ -142,23 +137,32 @@ class Claims:
 def judge(results: Results) -> Claims:
     """All claims of a run."""
     functions = _functions(results)
-    control = functions.pop(results.standard.name)
-    names = {variant.name: name for name, kernels in functions.items() for variant in kernels}
-    falling = {name: [training for kernel in kernels for training in kernel.trainings]
-               for name, kernels in {results.standard.name: control, **functions}.items()}
-    cut_off = {name: still_falling(trainings) for name, trainings in falling.items()}
-    primary = _primary(results, functions, control, {name for name, found in cut_off.items() if found})
-    others = {measure: _secondary(measure, functions, control, _margin(results, measure))
+    control = functions[results.standard.name]
+    rest = {name: kernels for name, kernels in functions.items() if kernels is not control}
+    function_of = {kernel.name: name for name, kernels in rest.items() for kernel in kernels}
+    cut_off = _cut_off(functions)
+    late = {name for name, kernels in functions.items() if any(kernel.name in cut_off for kernel in kernels)}
+    primary = _primary(results, rest, control, late)
+    others = {measure: _secondary(measure, rest, control, _margin(results, measure))
               for measure in SECONDARY if measure != results.primary and _known(measure, results.variants)}
     return Claims(
-        results, {variant: primary[name] for variant, name in names.items()},
-        {measure: {variant: found[name] for variant, name in names.items()} for measure, found in others.items()},
+        results, {variant: primary[name] for variant, name in function_of.items()},
+        {measure: {variant: found[name] for variant, name in function_of.items()} for measure, found in others.items()},
         {variant.name: _costs(variant, results.params.margins) for variant in results.variants},
-        {kernel.name for kernels in (control, *functions.values()) for kernel in kernels
+        {kernel.name for kernels in functions.values() for kernel in kernels
          if _mean(results.primary, kernels) < results.lead3.quality[results.primary]},
-        {variant.name: [training.seed for training in variant.trainings
-                        if any(training is one for found in cut_off.values() for one in found)]
-         for variant in results.variants})
+        cut_off)
+
+
+def _cut_off(functions: Mapping[str, list[Variant]]) -> dict[str, list[int]]:
+    """See `Claims`; kernels of one function are held against each other."""
+    found = {}
+    for kernels in functions.values():
+        late = still_falling([training for kernel in kernels for training in kernel.trainings])
+        for kernel in kernels:
+            if seeds := [training.seed for training in kernel.trainings if any(training is one for one in late)]:
+                found[kernel.name] = seeds
+    return found
 
 
 def _functions(results: Results) -> dict[str, list[Variant]]:

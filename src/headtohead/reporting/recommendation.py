@@ -1,6 +1,6 @@
 """The report's first sentence, and what it must not be read without."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from headtohead.quality.measures import ROUGE
 from headtohead.reporting.claims import BUSY, CONTROL, COSTS, Claims, Cost
@@ -156,7 +156,7 @@ def warnings(claims: Claims) -> list[str]:
     return found
 
 
-def _trainings(falling: dict[str, list[int]]) -> Iterable[str]:
+def _trainings(falling: Mapping[str, list[int]]) -> Iterable[str]:
     return (f"{name} (seed{'s' * (len(seeds) > 1)} {joined([str(seed) for seed in seeds])})"
             for name, seeds in falling.items())
 
