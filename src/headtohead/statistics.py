@@ -6,7 +6,7 @@ alone takes the luck of one training for a property of its attention.
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from math import inf, sqrt
@@ -173,29 +173,3 @@ def estimate(scores: ArrayLike) -> Estimate:
         parts.append((spread ** 2 / trainings, trainings - 1))
     mean, half = float(found.mean()), _half(*_error(parts))
     return Estimate(mean, mean - half, mean + half, spread, trainings)
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """A ratio of ours to the control's, from pairs of fresh processes."""
-
-    value: float
-    low: float
-    high: float
-    pairs: int
-    verdict: Literal["less", "more", "equivalent", "undecided"]
-    scattered: bool
-
-
-def ratio(pairs: Sequence[tuple[float, float]], margin: float) -> Ratio:
-    """A stand-in."""
-    logs = np.log([ours / control for ours, control in pairs])
-    mean, error, freedom = float(logs.mean()), float(logs.std(ddof=1)) / sqrt(len(logs)), len(logs) - 1
-    half, narrow = _half(error, freedom), _half(error, freedom, 2 * ALPHA)
-    verdict: Literal["less", "more", "equivalent", "undecided"] = "undecided"
-    if abs(mean) + narrow < np.log1p(margin):
-        verdict = "equivalent"
-    elif abs(mean) > max(half, np.log1p(margin)):
-        verdict = "less" if mean < 0 else "more"
-    return Ratio(float(np.exp(mean)), float(np.exp(mean - half)), float(np.exp(mean + half)), len(logs), verdict,
-                 scattered=verdict == "undecided" and half > np.log1p(margin))
