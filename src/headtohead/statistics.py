@@ -6,10 +6,10 @@ alone takes the luck of one training for a property of its attention.
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from math import inf, sqrt
+from math import exp, inf, log, sqrt
 from typing import Literal
 
 import numpy as np
@@ -173,3 +173,63 @@ def estimate(scores: ArrayLike) -> Estimate:
         parts.append((spread ** 2 / trainings, trainings - 1))
     mean, half = float(found.mean()), _half(*_error(parts))
     return Estimate(mean, mean - half, mean + half, spread, trainings)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A variant's cost over the control's: of time or memory, of which less is better.
+
+    Args:
+        value: geometric mean over pairs of ours / control.
+        low, high: its 95 % interval; 0 and infinite if there is one pair alone.
+        pairs: how many.
+        verdict: what may be claimed; see `ratio`.
+        scattered: nothing can be, because the pairs lie so far apart that the machine was busy with something else.
+    """
+
+    value: float
+    low: float
+    high: float
+    pairs: int
+    verdict: Literal["less", "more", "equivalent", "undecided"]
+    scattered: bool
+
+
+def ratio(pairs: Sequence[tuple[float, float]], margin: float) -> Ratio:
+    """Compare costs that were measured side by side, pair by pair, in fresh processes.
+
+    The interval is Student's t interval of the mean log ratio. "equivalent": its 90 % interval lies within the margin,
+    1 / (1 + margin) to 1 + margin (two one-sided tests). Else "less" or "more": the 95 % interval excludes 1, and the
+    value lies beyond the margin. Else "undecided", and "scattered" if half the interval is larger than the margin.
+
+    It promises, if log ratios scatter normally and pairs are independent: of two that cost the same, a difference is
+    claimed in at most 5 % of tries, however much the pairs scatter; of two that differ by the margin or more,
+    equivalence is claimed in at most 5 %.
+
+    Args:
+        pairs: (ours, control) of each, in one unit, all positive.
+        margin: the smallest relative difference of interest, such as 0.05.
+
+    Raises:
+        ValueError: no pairs, a number that is not positive and finite, or a margin that is not positive.
+    """
+    costs = np.asarray(pairs, dtype=float)
+    if costs.ndim != 2 or costs.shape[0] < 1 or costs.shape[1] != 2:
+        raise ValueError(f"pairs {costs.shape}: need (ours, control), one pair or more")
+    if not (np.isfinite(costs) & (costs > 0)).all():
+        raise ValueError("pairs: a cost is no positive, finite number")
+    if not margin > 0:
+        raise ValueError(f"margin {margin}: must be positive")
+    logs, reach = np.log(costs[:, 0] / costs[:, 1]), log(1 + margin)
+    mean, count = float(logs.mean()), len(logs)
+    if count < 2:
+        return Ratio(exp(mean), 0.0, inf, count, "undecided", scattered=True)
+    error = float(logs.std(ddof=1)) / sqrt(count)
+    half = _half(error, count - 1)
+    verdict: Literal["less", "more", "equivalent", "undecided"] = "undecided"
+    if abs(mean) + _half(error, count - 1, 2 * ALPHA) < reach:
+        verdict = "equivalent"
+    elif abs(mean) > max(half, reach):
+        verdict = "less" if mean < 0 else "more"
+    return Ratio(exp(mean), exp(mean - half), exp(mean + half), count, verdict,
+                 scattered=verdict == "undecided" and half > reach)
