@@ -42,7 +42,8 @@ OTHER_TEXTS = ["flash", "flash_sparse", "text", "Überschrift", "articles.csv", 
 
 # Files with at most so much of each are run; larger ones would be the same work for longer.
 SMALL = {"train": 130, "validation": 130, "test": 50, "steps": 36, "accumulation": 7, "layers": 7, "width": 100,
-         "max_length": 600, "max_new_tokens": 84, "beams": 7, "new_tokens": 50, "min_repeats": 7, "min_seconds": 0.5}
+         "max_length": 600, "max_new_tokens": 84, "beams": 7, "new_tokens": 50, "pairs": 3, "min_repeats": 7,
+         "min_seconds": 0.5}
 
 
 def paths(tree, here=()):

@@ -1,4 +1,4 @@
-"""profiling/: what is timed, remembered and left alone. No test asserts a speed."""
+"""profiling/: what is timed, remembered and left alone, and in which process. No test asserts a speed."""
 
 import gc
 import gzip
@@ -8,9 +8,11 @@ import os
 import subprocess
 import sys
 import time
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 
+import children
 import numpy as np
 import pynvml
 import pytest
@@ -23,18 +25,24 @@ import headtohead
 from headtohead import params
 from headtohead.attention import AttentionSpec, visible
 from headtohead.models.gpt2 import GPT2, from_scratch
-from headtohead.profiling import inference, machine, memory, nvml, peak, timing
+from headtohead.profiling import fresh, inference, machine, memory, nvml, peak, steps, timing
 from headtohead.profiling.kernel import captured
+from headtohead.profiling.measurement import Measurement, over_processes, read
 from headtohead.profiling.memory import peak_memory, process_peak_mb
 from headtohead.profiling.operations import top_operations
-from headtohead.profiling.profile import passes_of, profile
-from headtohead.profiling.timing import Timing, measure
+from headtohead.profiling.pairs import MEMORY, TIMES, in_pairs, side_by_side
+from headtohead.profiling.process import Subject, headline, sweep
+from headtohead.profiling.profile import arranged
+from headtohead.profiling.steps import Lesson
+from headtohead.profiling.timing import measure
 from headtohead.profiling.work import shape_of, visible_pairs
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-SETTINGS = params.Profile(new_tokens=4, lengths=[16, 48, 24], batch_sizes=[3, 1], train_batch_sizes=[2, 1],
-                          min_repeats=2, min_seconds=0.0, precision="float32")
+SETTINGS = params.Profile(new_tokens=4, lengths=[16, 48, 24], batch_sizes=[3, 1], train_batch_sizes=[2, 1], pairs=2,
+                          min_repeats=4, min_seconds=0.0, precision="float32")
 LENGTH, VOCABULARY, END_OF_TEXT = 24, 64, 0
+EXAMPLES = [(np.arange(1, 21, dtype=np.int32), 14), (np.arange(3, 19, dtype=np.int32), 12)]  # 6 and 4 tokens count
+LESSON = Lesson(EXAMPLES, filler=END_OF_TEXT, length=LENGTH, precision="float32", article_weight=0.0)
 FLAT = {"forward_ms", "generate_ms", "first_token_ms", "tokens_per_s", "peak_memory_mb", "train_step_ms", "backend"}
 
 
@@ -51,20 +59,19 @@ def tiny(device=CPU, layers=1, width=16, **variant):
     return model.to(device)
 
 
-def mean_loss(model, ids):
-    return model(input_ids=ids, labels=ids, weights=torch.ones_like(ids, dtype=torch.float32)).loss
+def subject_of(model, **changes):
+    return Subject(model, **{"prompt": torch.arange(48)[None] % VOCABULARY, "length": LENGTH, "lesson": LESSON,
+                             "settings": SETTINGS} | changes)
 
 
 def run_profile(model, tmp_path, device=CPU, **changes):
-    arguments = {"prompt": torch.arange(48)[None] + 1, "length": LENGTH, "settings": SETTINGS, "loss": mean_loss,
-                 "device": device, "trace": tmp_path / "trace.json.gz"} | changes
-    return profile(model, **arguments)
+    """Both files' contents, measured in this very process, standard beside itself."""
+    def headlines(names):
+        return [headline(subject_of(deepcopy(model), **changes), device, len, lambda: None) for _ in names]
 
-
-def models_alive():
-    """How many there are in this process, by type itself: transformers' lazy objects import when asked."""
-    gc.collect()
-    return sum(type(thing) is GPT2 for thing in gc.get_objects())
+    processes = side_by_side(headlines, "standard", "standard", SETTINGS.pairs)
+    swept = sweep(subject_of(deepcopy(model), **changes), device, tmp_path / "trace.json.gz", len)
+    return arranged(processes, *swept, SETTINGS.new_tokens)
 
 
 def megabytes(count, device=CPU):
@@ -133,14 +140,165 @@ def test_on_cuda_the_device_is_idle_before_and_done_after(monkeypatch):
     assert log == ["work"] + 2 * ["wait for device", "record", "work", "record", "wait for event"]
 
 
-@pytest.mark.parametrize("count", [2, 3, 10, 101])
+# --- one measurement
+
+
+def measured(samples=(1.0, 2.0), unit="ms", work="forward", batch=1, length=8, backend="sdpa"):
+    return Measurement(work, batch, length, 0, "float32", unit, tuple(samples), backend)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10, 101])
 def test_percentiles_are_numpys(count):
     samples = np.random.default_rng(count).lognormal(size=count).tolist()
-    row = Timing("forward", 1, 8, 0, "float32", samples).row()
+    row = measured(samples).row()
     for key, percent in (("p10", 10), ("median", 50), ("p90", 90)):
-        assert row[key] == pytest.approx(np.percentile(samples, percent), abs=1e-4)
+        assert row[key] == pytest.approx(np.percentile(samples, percent), abs=1e-5)
     assert row["repeats"] == len(row["samples"]) == count
     assert row["unit"] == "ms"
+
+
+@given(st.lists(st.floats(0.001, 1e6).map(lambda value: round(value, 5)), max_size=5),
+       st.sampled_from(["ms", "MB"]), st.sampled_from([None, "sdpa"]))
+def test_a_measurement_comes_back_from_its_row(samples, unit, backend):
+    one = measured(samples, unit, backend=backend)
+    row = json.loads(json.dumps(one.row()))
+    assert read(row) == one
+    assert row.get("out_of_memory", False) == (not samples)
+    assert ("median" in row) == (unit == "ms" and bool(samples))
+    assert ("peak_mb" in row) == (unit == "MB" and bool(samples))
+
+
+def test_over_processes_a_sample_is_a_processs_median():
+    one = over_processes([measured([1.0, 2.0, 9.0]), measured([4.0]), measured([3.0, 5.0])])
+    assert one == measured([2.0, 4.0, 4.0])
+    assert one.median == 4.0
+    assert over_processes([measured([1.0]), measured([])]).out_of_memory
+
+
+# --- processes
+
+
+def call(function, *arguments, announce=lambda what: None):
+    answer, = fresh.in_turns(function, [arguments], announce)
+    return answer
+
+
+def test_every_call_is_a_process_of_its_own_in_this_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = []
+    first, second = fresh.in_turns(children.tell, [("one",), ("two",)], said.append)
+    third = call(children.tell, "three", announce=said.append)
+    assert said == ["one", "two", "three"]
+    assert {one["folder"] for one in (first, second, third)} == {str(tmp_path)}
+    assert len({first["pid"], second["pid"], third["pid"], os.getpid()}) == 4
+
+
+def test_processes_run_one_at_a_time_and_in_turn():
+    said = []
+    assert fresh.in_turns(children.count, [("a", 3), ("b", 1), ("c", 2)], said.append) == [3, 1, 2]
+    assert said == ["a1", "b1", "c1", "a2", "c2", "a3"]
+
+
+def test_an_error_in_a_process_is_told_with_its_message_and_traceback():
+    with pytest.raises(fresh.ProcessError, match=r"^no bridge in Ashfield\n") as caught:
+        call(children.fail, "no bridge in Ashfield")
+    assert "in fail" in caught.value.__notes__[0]
+    assert "ValueError" in caught.value.__notes__[0]
+
+
+def test_what_cannot_be_handed_back_is_an_error_too():
+    with pytest.raises(fresh.ProcessError, match="pickle"):
+        call(children.give_a_function)
+
+
+@pytest.mark.parametrize(("how", "message"), [("exit", r"ended without an answer \(exit code 3\)"),
+                                              ("kill", "was killed, as Linux does .* out of memory")])
+def test_a_process_that_dies_is_told(how, message):
+    with pytest.raises(fresh.ProcessError, match=message):
+        call(children.die, how)
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_an_interruption_leaves_no_process_behind(monkeypatch, deaf):
+    """Neither the one that runs nor the one that waits for its turn."""
+    monkeypatch.setattr(fresh, "GRACE_S", 0.5)
+    started = []
+
+    def interrupt(pid):
+        started.append(pid)
+        if len(started) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fresh.in_turns(children.wait_then_sleep, [(deaf,), (deaf,)], interrupt)
+    for pid in started:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_the_server_imports_once_and_from_where_this_process_would(tmp_path):
+    (tmp_path / "only_here.py").write_text("import os\nPID = os.getpid()\n"
+                                           "def pids(line): return PID, os.getpid()\n")
+    script = tmp_path / "script.py"
+    script.write_text(f"import sys\nsys.path.append({str(tmp_path)!r})\n"
+                      "from headtohead.profiling import fresh\nimport only_here\n"
+                      "if __name__ == '__main__':\n"
+                      "    fresh.serve(['only_here'])\n"
+                      "    print(fresh.in_turns(only_here.pids, [(), ()], print))\n")
+    (server, first), (again, second) = eval(in_subprocess(script.read_text(), script))
+    assert server == again
+    assert len({server, first, second}) == 3
+
+
+def test_the_stage_itself_has_no_torch():
+    """It only asks; to import what the processes need would take it seconds once more."""
+    code = "import sys, stages.profile; print({'torch', 'transformers', 'datasets', 'numpy'} & set(sys.modules))"
+    assert in_subprocess(code).strip() == "set()"
+
+
+# --- pairs
+
+
+def beside(**figures):
+    """A process's measurements: a figure's samples, which are one for each turn; () is out of memory."""
+    works = dict.fromkeys(TIMES, (1.0,)) | {"forward_mb": (100.0,), "generate_mb": (90.0,),
+                                                "train_step_mb": (500.0,)} | figures
+    return [measured(samples, "MB" if name.endswith("_mb") else "ms", name.removesuffix("_mb"))
+            for name, samples in works.items()]
+
+
+def test_pairs_alternate_which_comes_first():
+    order = []
+    processes = side_by_side(lambda names: order.append(names) or [beside(), beside()], "flash", "standard", 3)
+    assert order == [["flash", "standard"], ["standard", "flash"], ["flash", "standard"]]
+    assert [(one.pair, one.side, one.variant) for one in processes] == [
+        (0, "ours", "flash"), (0, "control", "standard"), (1, "control", "standard"), (1, "ours", "flash"),
+        (2, "ours", "flash"), (2, "control", "standard")]
+
+
+def test_a_pair_is_ours_then_the_controls_whichever_ran_first():
+    taken = iter([1.0, 2.0, 20.0, 10.0, 100.0, 200.0])
+    processes = side_by_side(lambda names: [beside(forward=(next(taken),)) for _ in names], "standard", "standard", 3)
+    pairs = in_pairs(processes)
+    assert pairs.keys() == {*TIMES, MEMORY}
+    assert pairs["forward"] == [[1.0, 2.0], [10.0, 20.0], [100.0, 200.0]]
+    assert pairs[MEMORY] == [[100.0, 100.0]] * 3  # the highest of inference, and not of training
+
+
+def test_of_the_turns_the_one_with_the_middle_ratio_counts():
+    """A neighbour slows the third turn of both by two, and the last of ours alone by nine."""
+    ours, control = (1.1, 1.2, 2.3, 1.2, 9.0), (1.0, 1.0, 2.0, 1.0, 1.0)
+    processes = side_by_side(lambda names: [beside(generate=ours), beside(generate=control)], "flash", "standard", 1)
+    assert in_pairs(processes)["generate"] == [[1.2, 1.0]]
+
+
+@pytest.mark.parametrize(("lost", "without"), [("train_step", {"train_step"}), ("generate_mb", {MEMORY}),
+                                               ("train_step_mb", set())])
+def test_a_work_without_room_on_either_side_has_no_pairs_and_the_rest_has(lost, without):
+    taken = iter([{}, {}, {lost: ()}, {}])
+    pairs = in_pairs(side_by_side(lambda names: [beside(**next(taken)) for _ in names], "flash", "standard", 2))
+    assert {name for name, found in pairs.items() if found is None} == without
+    assert all(len(found) == 2 for found in pairs.values() if found)
 
 
 # --- memory
@@ -151,10 +309,9 @@ def test_peak_notices_what_is_freed_again_and_forgets_what_came_before():
     large = peak_memory(lambda: megabytes(400), CPU)
     small = peak_memory(lambda: [megabytes(1) for _ in range(200)], CPU)  # these come from glibc's heap
     after = peak_memory(lambda: None, CPU)
-    assert all(peak.reset for peak in (base, large, small, after))
-    assert large.mb - base.mb == pytest.approx(400, abs=40)
-    assert small.mb - base.mb == pytest.approx(200, abs=40)
-    assert after.mb - base.mb == pytest.approx(0, abs=40)
+    assert large - base == pytest.approx(400, abs=40)
+    assert small - base == pytest.approx(200, abs=40)
+    assert after - base == pytest.approx(0, abs=40)
 
 
 def test_peak_leaves_out_what_the_c_library_keeps_after_it_was_freed():
@@ -163,7 +320,7 @@ def test_peak_leaves_out_what_the_c_library_keeps_after_it_was_freed():
     blocks = [megabytes(1) for _ in range(200)]
     last = blocks.pop()  # holds the heap's end, so that it cannot shrink by itself
     del blocks
-    assert peak_memory(lambda: None, CPU).mb - base.mb < 40
+    assert peak_memory(lambda: None, CPU) - base < 40
     del last
 
 
@@ -174,16 +331,14 @@ def test_warm_up_does_not_count_as_memory():
         calls.append(None)
         megabytes(200 if len(calls) == 1 else 1)
 
-    assert peak_memory(work, CPU).mb - peak_memory(lambda: None, CPU).mb < 50
+    assert peak_memory(work, CPU) - peak_memory(lambda: None, CPU) < 50
     assert len(calls) == 2
 
 
-def test_peak_that_cannot_be_reset_says_so(monkeypatch, tmp_path):
+def test_without_linux_the_peak_is_the_process_s_since_it_began(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "CLEAR_REFS", tmp_path / "missing" / "clear_refs")
     monkeypatch.setattr(memory, "STATUS", tmp_path / "missing" / "status")
-    peak = peak_memory(lambda: None, CPU)
-    assert not peak.reset
-    assert 50 < peak.mb < 2**20
+    assert 50 < peak_memory(lambda: None, CPU) < 2**20
 
 
 def test_process_peak_is_this_process_alone():
@@ -205,11 +360,17 @@ def small_peaks():
         yield
 
 
+@pytest.fixture(autouse=True, scope="module")
+def frozen():
+    """As in the processes that measure: garbage is collected before every turn."""
+    with timing.garbage_frozen():
+        yield
+
+
 @pytest.fixture(scope="module")
 def profiled(tmp_path_factory):
-    """flat, details and what on_progress was told."""
-    said = []
-    return *run_profile(tiny(), tmp_path_factory.mktemp("profiled"), on_progress=said.append), said
+    """flat and details."""
+    return run_profile(tiny(), tmp_path_factory.mktemp("profiled"))
 
 
 @pytest.fixture
@@ -236,62 +397,98 @@ def engines(monkeypatch):
     return made
 
 
+@pytest.fixture
+def losses(monkeypatch):
+    """Every loss that is computed in this test: (batch, length), tokens that count, the model's state."""
+    seen, original = [], GPT2._losses
+
+    def watched(model, labels, at, **inputs):
+        seen.append((tuple(labels.shape), len(at[0]),
+                     (model.training, model.dtype, torch.is_autocast_enabled("cpu"))))
+        return original(model, labels, at, **inputs)
+
+    monkeypatch.setattr(GPT2, "_losses", watched)
+    return seen
+
+
 def sizes(rows):
     return [(row["work"], row["batch"], row["length"]) for row in rows]
 
 
+INFERRED = [("forward", 1, LENGTH), ("generate", 1, LENGTH - 4), ("first_token", 1, LENGTH - 4)]
+SWEPT = [("forward", 1, 16), ("forward", 3, LENGTH)]
+TRAINED = [("train_step", 1, LENGTH), ("train_step", 2, LENGTH)]
+
+
 def test_profile_gives_the_contracts_keys_and_every_pass(profiled):
-    flat, details, said = profiled
+    flat, details = profiled
     json.dumps([flat, details])
     assert flat.keys() == FLAT
     assert flat["backend"] == details["backend"] == "sdpa"
     assert details.keys() == {"device", "dtype", "backend", "versions", "threads", "timings", "memory", "operations",
-                              "nvml", "process_peak_mb", "peaks", "attention_share", "length_limit",
-                              "lengths_left_out"}
-    inferred = [("forward", 1, LENGTH), ("generate", 1, LENGTH - 4), ("first_token", 1, LENGTH - 4),
-                ("forward", 1, 16), ("forward", 3, LENGTH)]
-    trained = [("train_step", 1, LENGTH), ("train_step", 2, LENGTH)]
-    assert sizes(details["memory"]) == inferred + trained
-    *timings, yardstick = details["timings"]
-    assert sizes(timings) == [*inferred, ("attention", 1, 16), ("attention", 1, LENGTH), *trained]
-    assert [row["new_tokens"] for row in timings] == [0, 4, 1, 0, 0, 0, 0, 0, 0]
-    assert {row["work"] for row in timings if row.get("backend") == "sdpa"} == {
+                              "nvml", "peaks", "attention_share", "length_limit", "lengths_left_out", "pairs",
+                              "processes"}
+    assert sizes(details["memory"]) == INFERRED + SWEPT + TRAINED
+    assert sizes(details["timings"]) == [*INFERRED, *SWEPT, ("attention", 1, 16), ("attention", 1, LENGTH), *TRAINED]
+    assert [row["new_tokens"] for row in details["timings"]] == [0, 4, 1, 0, 0, 0, 0, 0, 0]
+    assert {row["work"] for row in details["timings"] if row.get("backend") == "sdpa"} == {
         "forward", "attention", "train_step"}
-    assert [row["backend"] for row in timings if row["work"] == "generate"] == ["sdpa, then sdpa"]
-    assert yardstick["work"] == "yardstick"
-    assert yardstick["repeats"] >= 2 * SETTINGS.min_repeats  # before and after
-    assert len(said) == passes_of(SETTINGS, LENGTH, LENGTH)
+    assert [row["backend"] for row in details["timings"] if row["work"] == "generate"] == ["sdpa, then sdpa"]
     assert details["nvml"] is None
+
+
+def test_every_timing_of_every_process_is_kept(profiled):
+    _, details = profiled
+    assert [(one["pair"], one["side"], one["variant"]) for one in details["processes"]] == [
+        (0, "ours", "standard"), (0, "control", "standard"), (1, "control", "standard"), (1, "ours", "standard")]
+    for process in details["processes"]:
+        times = [row for row in process["measurements"] if row["unit"] == "ms"]
+        assert sizes(times) == [*INFERRED, TRAINED[-1]]
+        assert [len(row["samples"]) for row in times] == [7, 7, 7, 5]  # one for each turn
+
+
+def test_headline_figures_are_medians_over_the_variants_own_processes(profiled):
+    flat, details = profiled
+    ours = [one for one in details["processes"] if one["side"] == "ours"]
+    for work in TIMES:
+        medians = [row["median"] for one in ours for row in one["measurements"]
+                   if (row["work"], row["unit"]) == (work, "ms")]
+        row = [row for row in details["timings"] if row["work"] == work][-1 if work == "train_step" else 0]
+        assert row["samples"] == medians
+        assert flat[f"{work}_ms"] == pytest.approx(row["median"], abs=1e-4)
+    assert flat["tokens_per_s"] == pytest.approx(4 / flat["generate_ms"] * 1000, rel=1e-3)
+    peaks = [max(row["peak_mb"] for row in one["measurements"]
+                 if row["unit"] == "MB" and row["work"] != "train_step") for one in ours]
+    assert peaks == [pair[0] for pair in details["pairs"][MEMORY]]
+    assert flat["peak_memory_mb"] == pytest.approx(np.median(peaks), abs=1e-4)
 
 
 @pytest.mark.parametrize(("positions", "measured", "left_out"), [
     ("learned", [16, LENGTH], [48]), ("alibi", [16, LENGTH, 48], [])])
 def test_the_sweep_goes_as_far_as_positions_do_and_says_where_it_ends(tmp_path, positions, measured, left_out):
-    model, said = tiny(positions=positions), []
-    _, details = run_profile(model, tmp_path, on_progress=said.append)
+    model = tiny(positions=positions)
+    _, details = run_profile(model, tmp_path)
     for rows, work in (("timings", "forward"), ("memory", "forward"), ("timings", "attention")):
         assert sorted(length for name, batch, length in sizes(details[rows]) if (name, batch) == (work, 1)) == measured
     assert details["lengths_left_out"] == left_out
     assert details["length_limit"] == model.length_limit
     assert [row["length"] for row in details["attention_share"]] == measured
-    assert len(said) == passes_of(SETTINGS, LENGTH, model.length_limit)
 
 
 def test_attentions_share_and_what_is_achieved_come_from_the_rows(profiled):
-    _, details, _ = profiled
+    _, details = profiled
     model, peaks = tiny(), details["peaks"]
     shape = shape_of(model, itemsize=4)
     rows = {(row["work"], row["batch"], row["length"]): row for row in details["timings"]}
     costs = {("forward", 3, LENGTH): shape.forward(3, LENGTH), ("attention", 1, 16): shape.attention(16),
              ("generate", 1, LENGTH - 4): shape.generate(LENGTH - 4, 4),
-             ("train_step", 2, LENGTH): shape.train_step(2, LENGTH)}
+             ("train_step", 2, LENGTH): shape.train_step(2, LENGTH, counted=10)}  # five a sequence
     for size, cost in costs.items():
         row, seconds = rows[size], rows[size]["median"] / 1000
         assert row["tflops"] == pytest.approx(cost.operations / seconds / 1e12, rel=1e-3)
         assert row["gb_per_s"] == pytest.approx(cost.bytes / seconds / 1e9, rel=1e-3)
         assert row["tflops_share"] == pytest.approx(row["tflops"] / peaks["tflops"], rel=1e-2)
         assert row["gb_per_s_share"] == pytest.approx(row["gb_per_s"] / peaks["gb_per_s"], rel=1e-2)
-    assert "tflops" not in rows["yardstick", 1, 512]
     for row in details["attention_share"]:
         layers = model.config.n_layer * rows["attention", 1, row["length"]]["median"]
         assert row["share"] == pytest.approx(layers / rows["forward", 1, row["length"]]["median"], abs=1e-3)
@@ -299,11 +496,10 @@ def test_attentions_share_and_what_is_achieved_come_from_the_rows(profiled):
 
 def test_memory_is_read_without_graphs_and_time_is_taken_with_them(tmp_path, engines):
     """A graph allocates when it is captured: a replay's peak says nothing."""
-    run_profile(tiny(), tmp_path, settings=SETTINGS.model_copy(update={"min_repeats": 7}))
-    runs = {engine.graphs_wanted: sum(asked != "release" for asked in engine.asked) for engine in engines}
-    assert runs.keys() == {False, None}
-    assert runs[False] < runs[None]
-    assert runs[None] >= 3 * 7  # as often as repeats, at each of three sizes
+    run_profile(tiny(), tmp_path)
+    asked = {wanted: [sum(asked != "release" for asked in engine.asked) for engine in engines
+                      if engine.graphs_wanted is wanted] for wanted in (False, None)}
+    assert max(asked[False]) < 7 <= min(asked[None])
 
 
 def test_between_points_of_the_sweep_the_engine_gives_back_what_it_holds(tmp_path, engines):
@@ -315,27 +511,10 @@ def test_between_points_of_the_sweep_the_engine_gives_back_what_it_holds(tmp_pat
             assert "release" in (before, after) or before == after
 
 
-def test_flat_numbers_come_from_their_rows(profiled):
-    flat, details, _ = profiled
-    median = {(row["work"], row["batch"]): row["median"] for row in details["timings"] if row["length"] != 16}
-    assert flat["forward_ms"] == median["forward", 1]
-    assert flat["first_token_ms"] == median["first_token", 1]
-    assert flat["train_step_ms"] == median["train_step", 2]
-    assert flat["tokens_per_s"] == pytest.approx(4 / median["generate", 1] * 1000, rel=1e-3)
-    own = [row["peak_mb"] for row in details["memory"][:3]]
-    assert flat["peak_memory_mb"] == max(own) <= details["process_peak_mb"]
-
-
-def test_inference_memory_is_read_before_training_allocates(tmp_path):
-    said, trained_after = [], []
-
-    def loss(model, ids):
-        trained_after.append(len(said))
-        return mean_loss(model, ids)
-
-    run_profile(tiny(), tmp_path, on_progress=said.append, loss=loss)
-    assert not any("train" in what for what in said[:min(trained_after) - 1])
-    assert not any("forward" in what or "generate" in what for what in said[min(trained_after):])
+def test_inference_is_measured_before_training_allocates(tmp_path):
+    said = []
+    headline(subject_of(tiny()), CPU, said.append, lambda: None)
+    assert ["train" in what for what in said] == [False] * 6 + [True]
 
 
 def test_generation_has_exactly_new_tokens_though_the_model_would_stop(tmp_path, monkeypatch):
@@ -355,50 +534,65 @@ def test_generation_has_exactly_new_tokens_though_the_model_would_stop(tmp_path,
 
 def test_forward_gives_the_next_tokens_logits(tmp_path, engines):
     run_profile(tiny(), tmp_path)
-    for engine in engines:
-        seen = set(engine.asked) - {"release"}
-        assert {ids for ids, _, _ in seen} == {(1, LENGTH), (1, 16), (3, LENGTH)}
-        assert all(logits == (batch, VOCABULARY) and not gradient for (batch, _), logits, gradient in seen)
+    seen = {asked for engine in engines for asked in engine.asked} - {"release"}
+    assert {ids for ids, _, _ in seen} == {(1, LENGTH), (1, 16), (3, LENGTH)}
+    assert all(logits == (batch, VOCABULARY) and not gradient for (batch, _), logits, gradient in seen)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("training", [True, False])
-def test_model_stays_as_it_was_and_copies_are_freed(tmp_path, precision, training):
-    model = tiny().train(training)
-    alive = models_alive()
+def test_a_step_is_the_trainings_on_real_examples_padded_to_one_length(tmp_path, losses):
+    """Of 20 and 16 tokens, 6 and 4 are summary: only those count, as in training."""
+    run_profile(tiny(), tmp_path)
+    assert {shape for shape, _, _ in losses} == {(1, LENGTH), (2, LENGTH)}
+    assert {counted for shape, counted, _ in losses if shape[0] == 1} == {6, 4}
+    assert {counted for shape, counted, _ in losses if shape[0] == 2} <= {12, 10, 8}
+
+
+def test_with_weight_on_the_article_every_token_but_the_first_counts(tmp_path, losses):
+    lesson = Lesson(EXAMPLES, END_OF_TEXT, LENGTH, "float32", article_weight=0.5)
+    assert lesson.counted == 17
+    run_profile(tiny(), tmp_path, lesson=lesson)
+    assert {counted for shape, counted, _ in losses if shape[0] == 1} == {19, 15}
+
+
+def test_a_step_clips_the_gradients_and_leaves_the_weights_all_but_as_they_are(monkeypatch):
+    model, clipped = tiny(), []
+    original = torch.nn.utils.clip_grad_norm_
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_",
+                        lambda weights, norm, **rest: clipped.append(norm) or original(weights, norm, **rest))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    run_profile(model, tmp_path, settings=SETTINGS.model_copy(update={"precision": precision}))
-    assert model.training is training
-    assert model.dtype == torch.float32
-    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    assert all(weight.grad is None and weight.requires_grad for weight in model.parameters())
-    assert models_alive() == alive
+    measured = headline(subject_of(model), CPU, len, lambda: None)
+    assert len(measured[-1].samples) >= 2
+    assert set(clipped) == {1.0}
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], atol=1e-6, rtol=1e-6)
 
 
-def test_bfloat16_is_weights_in_inference_and_autocast_in_training(tmp_path, engines):
-    seen = set()
-
-    def loss(learner, ids):
-        seen.add((learner.training, learner.dtype, torch.is_autocast_enabled("cpu")))
-        return mean_loss(learner, ids)
-
-    run_profile(tiny(), tmp_path, loss=loss, settings=SETTINGS.model_copy(update={"precision": "bfloat16"}))
-    assert seen == {(True, torch.float32, True)}
+def test_bfloat16_is_weights_in_inference_and_autocast_in_training(tmp_path, engines, losses):
+    lesson = Lesson(EXAMPLES, END_OF_TEXT, LENGTH, "bfloat16", article_weight=0.0)
+    _, details = run_profile(tiny(), tmp_path, lesson=lesson,
+                             settings=SETTINGS.model_copy(update={"precision": "bfloat16"}))
+    assert {state for _, _, state in losses} == {(True, torch.float32, True)}
     assert {engine.model_was for engine in engines} == {(False, torch.bfloat16)}
+    assert {row["dtype"] for row in details["timings"]} == {"bfloat16"}
 
 
-def test_a_batch_without_room_is_a_row_and_no_crash(tmp_path):
-    def loss(learner, ids):
-        if len(ids) == 2:
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_batch_of_training_without_room_is_a_row_and_no_crash(tmp_path, monkeypatch, batch):
+    original = steps.prepare
+
+    def no_room(model, examples, validation, settings, **more):
+        if settings.batch_size == batch:
             raise torch.OutOfMemoryError
-        return mean_loss(learner, ids)
+        return original(model, examples, validation, settings, **more)
 
-    flat, details = run_profile(tiny(), tmp_path, loss=loss)
-    assert flat["train_step_ms"] is None  # never a smaller batch's in its place
-    for rows, measured in (("timings", "median"), ("memory", "peak_mb")):
-        first, second = (row for row in details[rows] if row["work"] == "train_step")
-        assert measured in first
-        assert second == {"work": "train_step", "batch": 2, "length": LENGTH, "out_of_memory": True}
+    monkeypatch.setattr(steps, "prepare", no_room)
+    flat, details = run_profile(tiny(), tmp_path)
+    assert (flat["train_step_ms"] is None) == (batch == 2)  # never a smaller batch's in its place
+    assert (details["pairs"]["train_step"] is None) == (batch == 2)
+    assert all(details["pairs"][name] for name in ("forward", "generate", "first_token", MEMORY))
+    for rows in ("timings", "memory"):
+        found = {row["batch"]: row.get("out_of_memory", False) for row in details[rows] if row["work"] == "train_step"}
+        assert found == {1: batch == 1, 2: batch == 2}
 
 
 def raising(error, shape, monkeypatch):
@@ -422,17 +616,28 @@ def test_a_point_of_the_sweep_without_room_is_a_row_and_the_rest_goes_on(tmp_pat
     _, details = run_profile(tiny(), tmp_path)
     for rows, measured in (("timings", "median"), ("memory", "peak_mb")):
         found = {(row["batch"], row["length"]): row for row in details[rows] if row["work"] == "forward"}
-        assert found.pop((1, 16)) == {"work": "forward", "batch": 1, "length": 16, "out_of_memory": True}
+        lost = found.pop((1, 16))
+        assert lost["out_of_memory"]
+        assert measured not in lost
         assert found.keys() == {(1, LENGTH), (3, LENGTH)}
         assert all(measured in row for row in found.values())
     assert [row["length"] for row in details["attention_share"]] == [LENGTH]
 
 
-@pytest.mark.parametrize(("error", "shape"), [(torch.OutOfMemoryError("no room"), (1, LENGTH)),
-                                              (RuntimeError("shapes do not match"), (1, 16))])
-def test_what_the_flat_file_needs_and_any_other_error_ends_the_profile(tmp_path, monkeypatch, error, shape):
-    raising(error, shape, monkeypatch)
-    with pytest.raises(type(error), match=str(error)):
+def test_a_headline_figure_without_room_is_null_and_the_rest_goes_on(tmp_path, monkeypatch):
+    raising(torch.OutOfMemoryError("no room"), (1, LENGTH), monkeypatch)
+    flat, details = run_profile(tiny(), tmp_path)
+    assert {name for name, value in flat.items() if value is None} == {"forward_ms", "peak_memory_mb"}
+    assert {name for name, value in details["pairs"].items() if value is None} == {"forward", MEMORY}
+    assert details["operations"] == []
+    assert [row["length"] for row in details["attention_share"]] == [16]
+    with gzip.open(tmp_path / "trace.json.gz") as trace:
+        assert json.load(trace) == {"traceEvents": []}  # dvc.yaml names it, so it has to be there
+
+
+def test_any_other_error_ends_the_profile(tmp_path, monkeypatch):
+    raising(RuntimeError("shapes do not match"), (1, 16), monkeypatch)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
         run_profile(tiny(), tmp_path)
 
 
@@ -440,9 +645,9 @@ def test_what_the_flat_file_needs_and_any_other_error_ends_the_profile(tmp_path,
     ((48,), LENGTH, r"need \[1, 48\] or more"), ((2, 48), LENGTH, r"need \[1, 48\] or more"),
     ((1, 47), LENGTH, r"need \[1, 48\] or more"), ((1, 48), 49, r"need \[1, 49\] or more"),
     ((1, 48), SETTINGS.new_tokens, "longer than new_tokens 4")])
-def test_a_prompt_of_a_wrong_shape_is_refused(tmp_path, shape, length, message):
+def test_a_prompt_of_a_wrong_shape_is_refused(shape, length, message):
     with pytest.raises(ValueError, match=message):
-        run_profile(tiny(), tmp_path, prompt=torch.ones(shape, dtype=torch.long), length=length)
+        Subject(tiny(), torch.ones(shape, dtype=torch.long), length, LESSON, SETTINGS)
 
 
 # --- arithmetic
@@ -472,7 +677,7 @@ def test_operations_are_those_that_pytorch_counts(layers):
     shape, width, ids = shape_of(model, itemsize=4), model.config.n_embd, torch.ones(2, 20, dtype=torch.long)
     masked_away = 4 * width * layers * len(ids) * (20**2 - visible(model.variant, 20).sum().item())
     everything = operations_of(lambda: model(input_ids=ids, use_cache=False)) - masked_away
-    assert shape.train_step(2, 20).operations == 3 * everything
+    assert shape.train_step(2, 20, counted=40).operations == 3 * everything
     engine = inference.Engine(model, graphs=False)
     for_the_next_token = operations_of(lambda: engine.forward(ids)) - masked_away
     assert shape.forward(2, 20).operations <= for_the_next_token <= everything
@@ -625,11 +830,13 @@ def test_machine_id_tells_machines_apart_and_stays_private(monkeypatch, tmp_path
     assert machine.hashed_id() == without
 
 
-def in_subprocess(code):
-    """What `code` prints, in an interpreter of its own that finds this package."""
+def in_subprocess(code, script=None):
+    """What `code` prints, in an interpreter of its own that finds this package; from the file `script` if there is one.
+    """
     found = [str(Path(headtohead.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(found)}
-    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True,
+    how = ["-c", code] if script is None else [script]
+    return subprocess.run([sys.executable, *how], env=environment, capture_output=True, text=True,
                           check=True).stdout
 
 
@@ -653,20 +860,19 @@ def test_cuda_events_count_the_kernels_and_not_their_launch():
 
 @pytest.mark.gpu
 def test_cuda_peak_is_exact_and_reset():
-    base = peak_memory(lambda: None, CUDA).mb
-    assert peak_memory(lambda: megabytes(400, CUDA), CUDA).mb - base == 400
-    assert peak_memory(lambda: megabytes(200, CUDA), CUDA).mb - base == 200
+    base = peak_memory(lambda: None, CUDA)
+    assert peak_memory(lambda: megabytes(400, CUDA), CUDA) - base == 400
+    assert peak_memory(lambda: megabytes(200, CUDA), CUDA) - base == 200
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_profile_on_cuda(tmp_path, precision):
-    model = tiny(width=128)
-    alive = models_alive()
-    flat, details = run_profile(model, tmp_path, CUDA, settings=SETTINGS.model_copy(update={"precision": precision}))
-    assert models_alive() == alive
-    assert model.device == CPU
+    lesson = Lesson(EXAMPLES, END_OF_TEXT, LENGTH, precision, article_weight=0.0)
+    flat, details = run_profile(tiny(width=128), tmp_path, CUDA, lesson=lesson,
+                                settings=SETTINGS.model_copy(update={"precision": precision}))
     assert flat.keys() == FLAT
+    assert all(details["pairs"].values())
     assert details["device"] == torch.cuda.get_device_name()
     assert details["nvml"]["runs"] >= 1
     assert details["nvml"]["power_w_mean"] > 0
@@ -705,13 +911,16 @@ def test_a_sweep_without_room_on_cuda_goes_on(tmp_path):
 
 
 @pytest.mark.gpu
-def test_out_of_memory_on_cuda_leaves_room_for_what_follows(tmp_path):
-    def loss(learner, ids):
-        if len(ids) == 1:  # the first to run
-            megabytes(2**30, CUDA)
-        return mean_loss(learner, ids)
+def test_out_of_memory_on_cuda_leaves_room_for_what_follows(tmp_path, monkeypatch):
+    original = steps.prepare
 
-    _, details = run_profile(tiny(), tmp_path, CUDA, loss=loss)
+    def filling(model, examples, validation, settings, **more):
+        if settings.batch_size == 1:
+            megabytes(2**30, CUDA)
+        return original(model, examples, validation, settings, **more)
+
+    monkeypatch.setattr(steps, "prepare", filling)
+    _, details = run_profile(tiny(), tmp_path, CUDA)
     first, second = (row for row in details["timings"] if row["work"] == "train_step")
     assert first["out_of_memory"]
     assert second["median"] > 0

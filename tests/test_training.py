@@ -452,25 +452,26 @@ def test_a_stage_trains_in_the_memory_that_it_has():
     """Memory returned to the system comes back page by page, ten thousand a step of this size."""
     script = """
 import resource
+import numpy as np
 import torch
 from headtohead.attention import AttentionSpec
 from headtohead.models.gpt2 import from_scratch
-from headtohead.params import Model
-from headtohead.profiling.steps import training_step
+from headtohead.params import Model, Profile
+from headtohead.profiling.passes import Passes
+from headtohead.profiling.steps import Lesson, measure_training
 from headtohead.stage import run
 
 def main():
     size = Model(pretrained=None, layers=2, width=64, heads=4, init_std=0.02, position_init_std=0.02, dropout=0.0)
     model = from_scratch(AttentionSpec(kernel="flash", positions="learned", pattern="full"), size, vocab_size=2048,
-                         max_length=176, end_of_text=0, seed=1).train()
-    step = training_step(model, torch.randint(2048, (16, 176)), "float32",
-                         lambda model, ids: model(input_ids=ids, labels=ids, weights=torch.ones(ids.shape)).loss)
-    for _ in range(3):
-        step()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(10):
-        step()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+                         max_length=176, end_of_text=0, seed=1)
+    lesson = Lesson([(np.arange(176, dtype=np.int32), 130)], 0, 176, "float32", 0.0)
+    settings = Profile(new_tokens=1, lengths=[1], batch_sizes=[1], train_batch_sizes=[16], pairs=2, min_repeats=40,
+                       min_seconds=0.0, precision="float32")
+    faults = []
+    turn = lambda: faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+    measure_training(model, lesson, 16, Passes(settings, torch.device("cpu"), len, turns=5, turn=turn))
+    print(faults[-1] - faults[1])
 
 run(main)
 """

@@ -44,7 +44,7 @@ def run(main: Callable[..., None], memory: str = "the model's size or the number
     arguments = vars(parser.parse_args())
     level = logging.INFO if arguments.pop("verbose") else logging.WARNING
     logging.basicConfig(level=level, format="%(name)s: %(message)s")
-    _keep_freed_memory()
+    keep_freed_memory()
     try:
         with writing(Path(f"an output of {_name()}")):
             main(**arguments)
@@ -54,7 +54,7 @@ def run(main: Callable[..., None], memory: str = "the model's size or the number
         raise StageError(f"out of memory; lower {memory}") from error
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let glibc keep what is freed for the next tensor, and not return it to the system at once.
 
     On a CPU a training step asks again for what the one before freed. To get it back page by page took up to a third

@@ -24,7 +24,7 @@ from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
 
 from headtohead.inputs import identity
 from headtohead.models.batches import IGNORED, Example, collate
-from headtohead.models.gpt2 import GPT2, compile_for_training, mixed
+from headtohead.models.gpt2 import GPT2, best_device, compile_for_training, mixed
 from headtohead.params import Train
 from headtohead.progress import Bar, console
 from headtohead.records import DataError
@@ -62,19 +62,11 @@ def train(model: GPT2, examples: list[Example], validation: list[Example], setti
     done = _state(last)["global_step"] if last else 0
     if done:
         console.print(f"{title} goes on from step {done} of {settings.steps}")
-    compiled = _compiles()
     longest = max(len(sequence) for sequence, _ in examples + validation)
     with Bar(title, total=settings.steps, done=done) as bar:
-        trainer = FadingArticle(
-            model, _arguments(settings, seed, checkpoints, drop_last=compiled and len(examples) >= settings.batch_size,
-                              evaluated=_alike(len(validation), 4 * settings.batch_size) if compiled else None),
-            train_dataset=examples, eval_dataset=validation,
-            data_collator=partial(_batch, filler=filler, article_weight=settings.article_weight,
-                                  length=longest if compiled else None),
-            callbacks=[Progress(bar), Finite(title), Seal()])
-        trainer.remove_callback(PrinterCallback)
-        if compiled:
-            compile_for_training(model)
+        trainer = prepare(model, examples, validation, settings, filler=filler, seed=seed, checkpoints=checkpoints,
+                          device=best_device(), length=longest if _compiles(best_device()) else None,
+                          callbacks=[Progress(bar), Finite(title), Seal()])
         with mixed(model.device, settings.precision):
             log.info("%s parameters on %s, attention by %s; %s examples", f"{model.num_parameters():,}", model.device,
                      model.backend_for(longest, training=True), f"{len(examples):,}")
@@ -86,6 +78,27 @@ def train(model: GPT2, examples: list[Example], validation: list[Example], setti
     end = _state(checkpoints / f"checkpoint-{settings.steps}")
     load_model(model, _best(checkpoints, end) / "model.safetensors")
     return learning_curves(end["log_history"])
+
+
+def prepare(model: GPT2, examples: list[Example], validation: list[Example], settings: Train, *, filler: int, seed: int,
+            checkpoints: Path, device: torch.device, length: int | None, callbacks: list[TrainerCallback]) -> Trainer:
+    """Trainer, ready to take the steps of a training; profiling times them.
+
+    Args:
+        length: that all batches are padded to; None pads each to its longest sequence.
+    """
+    compiled = _compiles(device)
+    trainer = FadingArticle(
+        model, _arguments(settings, seed, checkpoints, device,
+                          drop_last=compiled and len(examples) >= settings.batch_size,
+                          evaluated=_alike(len(validation), 4 * settings.batch_size) if compiled else None),
+        train_dataset=examples, eval_dataset=validation,
+        data_collator=partial(_batch, filler=filler, article_weight=settings.article_weight, length=length),
+        callbacks=callbacks)
+    trainer.remove_callback(PrinterCallback)
+    if compiled:
+        compile_for_training(model)
+    return trainer
 
 
 def make_examples(rows: Any, layout: Layout) -> list[Example]:
@@ -108,9 +121,9 @@ def make_examples(rows: Any, layout: Layout) -> list[Example]:
     return examples
 
 
-def _compiles() -> bool:
+def _compiles(device: torch.device) -> bool:
     """On CUDA alone: there it pays, and there the shapes are kept the same."""
-    return torch.cuda.is_available()
+    return device.type == "cuda"
 
 
 def _alike(count: int, most: int) -> int:
@@ -118,21 +131,21 @@ def _alike(count: int, most: int) -> int:
     return math.ceil(count / math.ceil(count / most))
 
 
-def _arguments(settings: Train, seed: int, checkpoints: Path, drop_last: bool, evaluated: int | None
-               ) -> TrainingArguments:
+def _arguments(settings: Train, seed: int, checkpoints: Path, device: torch.device, drop_last: bool,
+               evaluated: int | None) -> TrainingArguments:
     every = settings.steps // settings.evaluations
     arguments = TrainingArguments(
         output_dir=str(checkpoints), seed=seed, data_seed=seed, max_steps=settings.steps,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=evaluated or 4 * settings.batch_size,
         gradient_accumulation_steps=settings.accumulation, bf16=settings.precision == "bfloat16",
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=device.type == "cpu",
         learning_rate=settings.learning_rate, lr_scheduler_type="cosine", warmup_steps=settings.warmup_steps,
         weight_decay=settings.weight_decay, logging_steps=every, eval_strategy="steps", eval_steps=every,
         save_strategy="steps", save_steps=every, metric_for_best_model="eval_loss",
         greater_is_better=False, prediction_loss_only=True, logging_nan_inf_filter=False,
         remove_unused_columns=False, report_to=[], disable_tqdm=True, log_level="error",
-        dataloader_pin_memory=torch.cuda.is_available(), dataloader_drop_last=drop_last)
+        dataloader_pin_memory=device.type == "cuda", dataloader_drop_last=drop_last)
     if arguments.n_gpu > 1:  # Trainer would give each a batch of its own, through nn.DataParallel
         arguments._n_gpu = 1
     return arguments

@@ -22,9 +22,9 @@ from headtohead.decoding.engine import Engine
 from headtohead.decoding.search import generate
 from headtohead.models.gpt2 import GPT2, compile_for_training, from_scratch, mixed
 from headtohead.params import Model
-from headtohead.profiling.steps import training_step
 
 STD = 0.02  # of GPT-2's fresh weights
+LEARNING_RATE = 1e-5  # so small that the weights, and with them the work, stay as they are
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -105,7 +105,7 @@ def _by_transformers(model: GPT2LMHeadModel, ids: Tensor, point: Point) -> Ready
 
 
 def _training(model: GPT2 | GPT2LMHeadModel, ids: Tensor, plan: Plan) -> Ready:
-    """Forward, loss on every token, backward, and AdamW's fused step, as Trainer does; ours as `training` does."""
+    """A step with the loss on every token; our model computes it as in training."""
     model.train()
     backend: str | None = None
     more: dict[str, Any] = {"use_cache": False}
@@ -117,6 +117,21 @@ def _training(model: GPT2 | GPT2LMHeadModel, ids: Tensor, plan: Plan) -> Ready:
             compile_for_training(model)
     step = training_step(model, ids, plan.dtype, lambda model, ids: model(input_ids=ids, labels=ids, **more).loss)
     return Ready(step, backend, torch.compiler.reset)
+
+
+def training_step(model: torch.nn.Module, ids: Tensor, precision: str, loss: Callable[[Any, Tensor], Tensor]
+                  ) -> Callable[[], None]:
+    """Forward, loss, backward and AdamW's step, fused: the least that any trainer does, and the same for all models."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
+
+    def step() -> None:
+        with mixed(ids.device, precision):
+            value = loss(model, ids)
+        value.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
 
 
 def attention(task: Task, plan: Plan, device: torch.device) -> tuple[Attention, str | None]:

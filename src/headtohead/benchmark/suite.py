@@ -1,12 +1,12 @@
 """Measures the benchmark, row by row, each on a fresh model. What is measured already is kept: a run can be cut off."""
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from math import ceil
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 
 import torch
 
@@ -27,9 +27,10 @@ from headtohead.benchmark.rows import (
 )
 from headtohead.profiling import machine
 from headtohead.profiling.kernel import captured
+from headtohead.profiling.measurement import Measurement
 from headtohead.profiling.memory import peak_memory
-from headtohead.profiling.passes import no_room, what_is_there_set_aside
-from headtohead.profiling.timing import measure
+from headtohead.profiling.passes import no_room
+from headtohead.profiling.timing import garbage_frozen, measure
 from headtohead.progress import Bar, console
 
 GRAPH_MS = 2.0  # attention is repeated in one CUDA graph for about so long, so that launching the graph does not count
@@ -65,7 +66,7 @@ def run(folder: Path, plan: Plan, device: torch.device, *, commit: str, command:
     rows = _begin(folder, describe(plan, commit, command))
     order = {key_of_task(task, plan.dtype): task for task in tasks(plan)}
     rows = {key: row for key, row in rows.items() if key in order}
-    with Bar("benchmark", total=len(order), done=len(rows)) as bar, what_is_there_set_aside():
+    with Bar("benchmark", total=len(order), done=len(rows)) as bar, garbage_frozen():
         for number, (key, task) in enumerate(order.items(), 1):
             if key in rows:
                 continue
@@ -104,42 +105,56 @@ def _begin(folder: Path, about: Row) -> dict[Key, Row]:
 
 def measured(task: Task, plan: Plan, device: torch.device) -> Row:
     """One row; its numbers are null where the device has no room for the work."""
-    point = task.point
-    row = {"work": point.work, "variant": task.variant, "implementation": task.implementation, "batch": point.batch,
-           "length": point.length, "new_tokens": point.new_tokens, "dtype": plan.dtype}
-    if point.work == "generate":
-        row |= {"beams": point.beams, "no_repeat_ngram": point.no_repeat_ngram}
-    unit = "MB" if point.work == "peak_memory" else "ms"
-    measures: dict[str, Callable[[Task, Plan, torch.device], Row]] = {
-        "attention": _attention, "attention_backward": _attention, "peak_memory": _memory}
+    point, take = task.point, TAKES.get(task.point.work, _time)
     try:
-        numbers = measures.get(point.work, _time)(task, plan, device)
+        taken = take(task, plan, device)
     except Exception as error:
         if not no_room(error):
             raise
-        numbers = {"median": None, "p10": None, "p90": None, "repeats": 0, "out_of_memory": True}
+        taken = Taken(())
     _release(device)
-    return row | {"unit": unit} | numbers
+    measurement = Measurement(point.work, point.batch, point.length, point.new_tokens, plan.dtype,
+                              "MB" if point.work == "peak_memory" else "ms", taken.samples, taken.backend)
+    row: Row = {"work": point.work, "variant": task.variant, "implementation": task.implementation,
+                "batch": point.batch, "length": point.length, "new_tokens": point.new_tokens, "dtype": plan.dtype}
+    if point.work == "generate":
+        row |= {"beams": point.beams, "no_repeat_ngram": point.no_repeat_ngram}
+    row |= measurement.spread
+    optional = {"out_of_memory": measurement.out_of_memory, "runs": taken.runs, "backend": taken.backend}
+    return row | {name: value for name, value in optional.items() if value}
 
 
-def _time(task: Task, plan: Plan, device: torch.device) -> Row:
+@dataclass(frozen=True)
+class Taken:
+    """Samples in milliseconds or MB, none if memory did not suffice.
+
+    Args:
+        backend: of attention, where it is ours.
+        runs: that each sample of attention alone is a mean over.
+    """
+
+    samples: tuple[float, ...]
+    backend: str | None = None
+    runs: int | None = None
+
+
+def _time(task: Task, plan: Plan, device: torch.device) -> Taken:
     """Forward, generation, a training step."""
     with torch.set_grad_enabled(task.point.work == "train_step"), _made_ready(task, plan, device) as ready:
         slow = task.point.work == "generate" and task.implementation in TRANSFORMERS
         samples = measure(ready.run, device, min_seconds=plan.min_seconds, warmup=1 if slow else plan.warmup,
                           min_repeats=plan.slow_repeats if slow else plan.min_repeats)
-        return _spread(samples) | _by(ready.backend)
+        return Taken(tuple(samples), ready.backend)
 
 
-def _memory(task: Task, plan: Plan, device: torch.device) -> Row:
+def _memory(task: Task, plan: Plan, device: torch.device) -> Taken:
     """The peak of a forward, weights and logits in it; what earlier rows left behind is taken off."""
     before = torch.cuda.memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0
     with torch.no_grad(), _made_ready(task, plan, device) as ready:
-        peak = round(peak_memory(ready.run, device).mb - before, 2)
-        return {"median": peak, "p10": peak, "p90": peak, "repeats": 1} | _by(ready.backend)
+        return Taken((peak_memory(ready.run, device) - before,), ready.backend)
 
 
-def _attention(task: Task, plan: Plan, device: torch.device) -> Row:
+def _attention(task: Task, plan: Plan, device: torch.device) -> Taken:
     """Attention alone. Its backward is forward and backward together, less the median of the same forward alone."""
     backward = task.point.work == "attention_backward"
     attend, backend = contestants.attention(task, plan, device)
@@ -153,7 +168,11 @@ def _attention(task: Task, plan: Plan, device: torch.device) -> Row:
         else:
             samples, runs = _repeated(lambda: attend(q, k, v), plan, device)
     torch.compiler.reset()  # kernels compiled for this row would count against the limit of the next ones
-    return _spread(samples) | {"runs": runs} | _by(backend)
+    return Taken(tuple(samples), backend, runs)
+
+
+TAKES: Mapping[str, Callable[[Task, Plan, torch.device], Taken]] = {
+    "attention": _attention, "attention_backward": _attention, "peak_memory": _memory}
 
 
 def _plainly(work: Callable[[], object], plan: Plan, device: torch.device) -> list[float]:
@@ -184,16 +203,6 @@ def _made_ready(task: Task, plan: Plan, device: torch.device) -> Iterator[contes
         yield ready
     finally:
         ready.release()
-
-
-def _spread(samples: list[float]) -> Row:
-    deciles = quantiles(samples, n=10, method="inclusive")
-    return {"median": round(median(samples), 5), "p10": round(deciles[0], 5), "p90": round(deciles[-1], 5),
-            "repeats": len(samples)}
-
-
-def _by(backend: str | None) -> Row:
-    return {} if backend is None else {"backend": backend}
 
 
 def _told(row: Row) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ from headtohead.decoding.engine import Engine
 from headtohead.decoding.search import generate
 from headtohead.profiling import nvml
 from headtohead.profiling.kernel import attention_alone
-from headtohead.profiling.operations import top_operations
-from headtohead.profiling.passes import Passes, Row, Work
+from headtohead.profiling.operations import top_operations, write_empty
+from headtohead.profiling.passes import Passes, Work, if_room
 from headtohead.profiling.timing import measure
 
 if TYPE_CHECKING:
@@ -30,62 +30,67 @@ def lengths_of(settings: params.Profile, length: int, limit: int | None) -> list
     return sorted({length, *(swept for swept in settings.lengths if limit is None or swept <= limit)})
 
 
-def swept(settings: params.Profile, length: int, limit: int | None) -> list[tuple[int, int]]:
-    """(batch, length) of each forward pass beside the preset's own, which is of batch 1."""
-    return [(1, other) for other in lengths_of(settings, length, limit) if other != length] + [
-        (batch, length) for batch in sorted(set(settings.batch_sizes) - {1})]
-
-
-def measure_inference(model: "GPT2", prompt: Tensor, length: int, passes: Passes, trace: Path) -> tuple[Row, Row]:
-    """Everything without gradients, of each thing first memory, then time: the flat numbers and details.
+def measure_headline(model: "GPT2", prompt: Tensor, passes: Passes) -> None:
+    """Forward, generation and first token at the preset's own length: of each first memory, then time.
 
     Memory is read without CUDA graphs: a graph allocates when it is captured and nothing when it is replayed.
+
+    Args:
+        prompt: [1, length] token ids.
     """
-    settings = passes.settings
-    ready = _for_inference(model, passes.device, getattr(torch, settings.precision))
-    with torch.no_grad(), _evaluating(ready):
-        plain = Engine(ready, graphs=False)
-        peaks = [passes.read_memory(work) for work in _apart(_own(plain, prompt[:, :length], settings), plain, passes)]
-        for work in _apart(_sweep(plain, prompt, length, settings, ready.length_limit), plain, passes):
-            passes.try_memory(work)
-        flat, details = _timed(ready, prompt, length, passes)
-        passes.on_progress("operations")
-        details["operations"] = _operations(plain, prompt[:, :length], passes, trace)
-    return flat | {"peak_memory_mb": round(max(peaks), 2)}, details
+    with _for_inference(model, passes) as ready:
+        for engine, take in ((Engine(ready, graphs=False), passes.memory), (Engine(ready), passes.time)):
+            for work in _own(engine, prompt, passes.settings):
+                take(work)
+                if passes.taken[-1].out_of_memory:
+                    engine.release()
+                    passes.release()
+            engine.release()
+            passes.release()
 
 
-def _timed(model: "GPT2", prompt: Tensor, length: int, passes: Passes) -> tuple[Row, Row]:
-    """Times, with CUDA graphs where there is CUDA, and the GPU's counters."""
-    settings, engine = passes.settings, Engine(model)
-    works = _own(engine, prompt[:, :length], settings)
-    forward, generation, first_token = [passes.time(work) for work in works]
-    passes.on_progress("the GPU's counters")
-    counters = _counters(works[1], passes.device)
-    engine.release()
-    for work in _apart(_sweep(engine, prompt, length, settings, model.length_limit), engine, passes):
-        passes.try_time(work)
-    for other in lengths_of(settings, length, model.length_limit):
-        passes.try_time(attention_alone(model, other, engine.backend_for(other)))
-        passes.release()
-    flat = {"forward_ms": round(forward, 4), "generate_ms": round(generation, 4),
-            "first_token_ms": round(first_token, 4),
-            "tokens_per_s": round(settings.new_tokens / generation * 1000, 2)}
-    return flat, {"backend": engine.backend_for(length), "nvml": counters}
+def measure_sweep(model: "GPT2", prompt: Tensor, length: int, passes: Passes, trace: Path) -> dict[str, Any]:
+    """Forward at other lengths and batch sizes, attention alone, operations, and the GPU's counters.
 
+    Args:
+        prompt: [1, longest] token ids.
+        length: the preset's own.
 
-def _apart(works: list[Work], engine: Engine, passes: Passes) -> Iterator[Work]:
-    """Each of them; after it the engine's graphs and caches go, so that none counts for another."""
-    for work in works:
-        yield work
+    Returns:
+        The last two; the measurements are in `passes`.
+    """
+    settings, limit = passes.settings, model.length_limit
+    with _for_inference(model, passes) as ready:
+        plain, engine = Engine(ready, graphs=False), Engine(ready)
+        for each, take in ((plain, passes.memory), (engine, passes.time)):
+            for work in _sweep(each, prompt, length, settings, limit):
+                take(work)
+                each.release()  # so that graphs and caches of one do not count for another
+                passes.release()
+        for other in lengths_of(settings, length, limit):
+            passes.time(attention_alone(ready, other, engine.backend_for(other)))
+            passes.release()
+        passes.announce("the GPU's counters")
+        _, generation, _ = _own(engine, prompt[:, :length], settings)
+        counters = if_room(lambda: _counters(generation, passes.device))
         engine.release()
-        passes.release()
+        passes.announce("operations")
+        operations = if_room(lambda: _operations(plain, prompt[:, :length], passes, trace))
+        if operations is None:
+            write_empty(trace)
+        return {"operations": operations or [], "nvml": counters}
 
 
-def _for_inference(model: "GPT2", device: torch.device, dtype: torch.dtype) -> "GPT2":
-    if model.device == device and model.dtype == dtype:
-        return model
-    ready: GPT2 = deepcopy(model).to(device=device, dtype=dtype)
-    return ready
+@contextmanager
+def _for_inference(model: "GPT2", passes: Passes) -> Iterator["GPT2"]:
+    """The model on the device, in the precision to be measured, without dropout and gradients.
+
+    In float32 it is the model itself, so that a copy does not count as its memory.
+    """
+    dtype = getattr(torch, passes.settings.precision)
+    ready = (model if model.dtype == dtype else deepcopy(model)).to(device=passes.device, dtype=dtype)
+    with torch.no_grad():
+        yield ready.eval()
 
 
 def _own(engine: Engine, prompt: Tensor, settings: params.Profile) -> list[Work]:
@@ -98,7 +103,10 @@ def _own(engine: Engine, prompt: Tensor, settings: params.Profile) -> list[Work]
 
 
 def _sweep(engine: Engine, prompt: Tensor, length: int, settings: params.Profile, limit: int | None) -> list[Work]:
-    return [_forward(engine, prompt[:, :other].repeat(batch, 1)) for batch, other in swept(settings, length, limit)]
+    """forward at other lengths in batches of 1, and at the preset's own in other batches."""
+    sizes = [(1, other) for other in lengths_of(settings, length, limit) if other != length]
+    sizes += [(batch, length) for batch in sorted(set(settings.batch_sizes) - {1})]
+    return [_forward(engine, prompt[:, :other].repeat(batch, 1)) for batch, other in sizes]
 
 
 def _forward(engine: Engine, ids: Tensor) -> Work:
@@ -107,7 +115,7 @@ def _forward(engine: Engine, ids: Tensor) -> Work:
     return Work("forward", batch, length, 0, lambda: engine.forward(ids), engine.backend_for(length))
 
 
-def _operations(engine: Engine, prompt: Tensor, passes: Passes, trace: Path) -> list[Row]:
+def _operations(engine: Engine, prompt: Tensor, passes: Passes, trace: Path) -> list[dict[str, Any]]:
     """Of one forward and a few generated tokens. A replayed graph would show as one operation."""
     new_tokens = passes.settings.new_tokens
 
@@ -119,7 +127,7 @@ def _operations(engine: Engine, prompt: Tensor, passes: Passes, trace: Path) -> 
     return top_operations(run, passes.device, trace=trace)
 
 
-def _counters(work: Work, device: torch.device) -> Row | None:
+def _counters(work: Work, device: torch.device) -> dict[str, Any] | None:
     """NVML while `work` runs over and over, in a pass of its own; None on the CPU."""
     if device.type != "cuda":
         return None
@@ -133,14 +141,3 @@ def _counters(work: Work, device: torch.device) -> Row | None:
 
 def _each(energy_j: float | None, runs: int) -> float | None:
     return None if energy_j is None else round(energy_j / runs, 3)
-
-
-@contextmanager
-def _evaluating(model: "GPT2") -> Iterator[None]:
-    """Without dropout; afterwards as before."""
-    before = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(before)

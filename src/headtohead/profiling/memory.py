@@ -6,7 +6,7 @@ import re
 import resource
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -15,26 +15,39 @@ STATUS = Path("/proc/self/status")
 CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
-@dataclass(frozen=True)
-class Peak:
-    """`mb`, and whether the peak was `reset` just before the work: if not, an earlier, higher one may show."""
-
-    mb: float
-    reset: bool
-
-
-def peak_memory(work: Callable[[], object], device: torch.device, *, warmup: int = 1) -> Peak:
-    """The highest use of memory while `work` runs once, after `warmup` runs that do not count.
+def peak_memory(work: Callable[[], object], device: torch.device, *, warmup: int = 1) -> float:
+    """The highest use of memory in MB while `work` runs once, after `warmup` runs that do not count.
 
     On CUDA what PyTorch's allocator had handed out on `device`: weights and all tensors alive, without the CUDA
     context and the allocator's reserve. On CPU the peak resident size of the whole process, which includes the
-    interpreter and its libraries (some hundred MB with torch): compare differences, not ratios. It can be reset
-    on Linux alone; elsewhere it is the peak since the process began, and `reset` says so.
+    interpreter and its libraries (some hundred MB with torch). It can be reset on Linux alone; elsewhere it is the
+    peak since the process began.
     """
     for _ in range(warmup):
         work()
+    reset_peak(device)
+    work()
+    return peak_since(device)
+
+
+def reset_peak(device: torch.device) -> None:
+    """From now on the peak is what is used at this moment, or more."""
     gc.collect()
-    return _peak_on_cuda(work, device) if device.type == "cuda" else _peak_of_process(work)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    _give_back_freed()
+    with suppress(OSError):  # no Linux
+        CLEAR_REFS.write_text("5")  # proc(5): resets the peak resident set size
+
+
+def peak_since(device: torch.device) -> float:
+    """The peak in MB since it was reset."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return process_peak_mb()
 
 
 def process_peak_mb() -> float:
@@ -44,30 +57,6 @@ def process_peak_mb() -> float:
         return int(resident[1]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, kB elsewhere
-
-
-def _peak_on_cuda(work: Callable[[], object], device: torch.device) -> Peak:
-    torch.cuda.synchronize(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    work()
-    torch.cuda.synchronize(device)
-    return Peak(torch.cuda.max_memory_allocated(device) / 2**20, reset=True)
-
-
-def _peak_of_process(work: Callable[[], object]) -> Peak:
-    _give_back_freed()
-    reset = _reset_process_peak()
-    work()
-    return Peak(process_peak_mb(), reset)
-
-
-def _reset_process_peak() -> bool:
-    """Set the peak to what is resident now; false where the system cannot."""
-    try:
-        CLEAR_REFS.write_text("5")  # proc(5): resets the peak resident set size
-    except OSError:
-        return False
-    return True
 
 
 def _give_back_freed() -> None:

@@ -1,31 +1,30 @@
-"""One pass over one piece of work: its memory or its time, as a row, also where the device has no room for it."""
+"""One pass over one piece of work: its memory or its time, also if the device has no room for it."""
 
 import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from math import ceil
+from statistics import median
+from typing import TypeVar
 
 import torch
 
 from headtohead import params
+from headtohead.profiling.measurement import Measurement, Unit
 from headtohead.profiling.memory import peak_memory
-from headtohead.profiling.timing import Timing, measure
+from headtohead.profiling.timing import measure
 from headtohead.stage import NO_MEMORY
 
-Row = dict[str, Any]
-
 WARMUP = 3  # untimed runs of each work: kernels get compiled and chosen, graphs captured, caches filled
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Work:
-    """Something to run again and again.
+    """Something to run again and again, and what `Measurement` says of it.
 
     Args:
-        length: tokens that go in.
-        new_tokens: how many are generated; 0 where none are.
-        backend: of its attention, where one is known to be all of it.
         times: how often one run does it; what is measured is divided by that.
     """
 
@@ -37,54 +36,53 @@ class Work:
     backend: str | None = None
     times: int = 1
 
-    @property
-    def size(self) -> Row:
-        """What a row of it begins with."""
-        return {"work": self.name, "batch": self.batch, "length": self.length}
-
-    @property
-    def ran(self) -> Row:
-        """What a row of it ends with."""
-        return {} if self.backend is None else {"backend": self.backend}
-
 
 @dataclass
 class Passes:
-    """Takes memory and time in passes of their own, and keeps a row of each."""
+    """Takes memory and time in passes of their own, and keeps each measurement.
+
+    Time may be taken in turns with another process, which then sees the same of what else the machine does. A sample
+    is then a turn's median, and else a repeat.
+
+    Args:
+        announce: told what comes next.
+        turns: in how many each time is taken; 0 keeps every repeat.
+        turn: lets the other process go on, and comes back when it has had its turn.
+    """
 
     settings: params.Profile
     device: torch.device
-    on_progress: Callable[[str], object]
-    timings: list[Row] = field(default_factory=list)
-    memory: list[Row] = field(default_factory=list)
+    announce: Callable[[str], object]
+    turns: int = 0
+    turn: Callable[[], object] = lambda: None
+    taken: list[Measurement] = field(default_factory=list)
 
-    def read_memory(self, work: Work) -> float:
-        """One row of `memory`; its peak in MB."""
-        self._announce("memory", work)
-        peak = peak_memory(work.run, self.device)
-        self.memory.append(work.size | {"peak_mb": round(peak.mb, 2), "reset": peak.reset} | work.ran)
-        return peak.mb
+    def share(self, turns: int) -> tuple[int, float]:
+        """Of the settings' min_repeats and min_seconds a process's share in each of `turns`; two repeats in all."""
+        repeats = max(2, self.settings.min_repeats / self.settings.pairs)
+        return ceil(repeats / turns), self.settings.min_seconds / self.settings.pairs / turns
 
-    def time(self, work: Work) -> float:
-        """One row of `timings`; its median in ms."""
-        self._announce("time", work)
-        samples = [sample / work.times for sample in self.samples(work.run)]
-        timing = Timing(**work.size, new_tokens=work.new_tokens, dtype=self.settings.precision, samples=samples)
-        self.timings.append(timing.row() | work.ran)
-        return timing.median
+    def memory(self, work: Work) -> None:
+        """Measure the peak of its memory."""
+        self._take(work, "MB", lambda: [peak_memory(work.run, self.device)])
 
-    def try_memory(self, work: Work) -> float | None:
-        """As `read_memory`, but where there is no room for it the row says `out_of_memory`, and this is None."""
-        return self._try(self.read_memory, work, self.memory)
+    def time(self, work: Work) -> None:
+        """Measure its time."""
+        def take() -> list[float]:
+            if not self.turns:
+                return self._repeats(work, 1, WARMUP)
+            samples = []
+            for number in range(self.turns):
+                self.turn()
+                samples.append(median(self._repeats(work, self.turns, WARMUP if number == 0 else 1)))
+            return samples
 
-    def try_time(self, work: Work) -> float | None:
-        """As `time`, but where there is no room for it the row says `out_of_memory`, and this is None."""
-        return self._try(self.time, work, self.timings)
+        self._take(work, "ms", take)
 
-    def samples(self, run: Callable[[], object]) -> list[float]:
-        """Milliseconds of each repeat."""
-        return measure(run, self.device, min_repeats=self.settings.min_repeats,
-                       min_seconds=self.settings.min_seconds, warmup=WARMUP)
+    def _repeats(self, work: Work, turns: int, warmup: int) -> list[float]:
+        repeats, seconds = self.share(turns)
+        samples = measure(work.run, self.device, min_repeats=repeats, min_seconds=seconds, warmup=warmup)
+        return [sample / work.times for sample in samples]
 
     def release(self) -> None:
         """Give back what nothing refers to any more, so that the next pass has room and starts alike.
@@ -95,17 +93,22 @@ class Passes:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _try(self, take: Callable[[Work], float], work: Work, rows: list[Row]) -> float | None:
-        try:
-            return take(work)
-        except Exception as error:
-            if not no_room(error):
-                raise
-            rows.append(work.size | {"out_of_memory": True})
-            return None
+    def _take(self, work: Work, unit: Unit, take: Callable[[], list[float]]) -> None:
+        what = {"ms": "time", "MB": "memory"}[unit]
+        self.announce(f"{what}, {work.name}, batch {work.batch}, {work.length} tokens")
+        samples = if_room(take)
+        self.taken.append(Measurement(work.name, work.batch, work.length, work.new_tokens, self.settings.precision,
+                                      unit, tuple(samples or ()), work.backend))
 
-    def _announce(self, what: str, work: Work) -> None:
-        self.on_progress(f"{what}, {work.name}, batch {work.batch}, {work.length} tokens")
+
+def if_room(take: Callable[[], T]) -> T | None:
+    """What `take` gives; None if memory did not suffice."""
+    try:
+        return take()
+    except Exception as error:
+        if not no_room(error):
+            raise
+        return None
 
 
 def no_room(error: BaseException | None) -> bool:
@@ -116,14 +119,3 @@ def no_room(error: BaseException | None) -> bool:
     return error is not None and (
         isinstance(error, MemoryError | torch.OutOfMemoryError)
         or (isinstance(error, RuntimeError) and bool(NO_MEMORY.search(str(error)))) or no_room(error.__context__))
-
-
-@contextmanager
-def what_is_there_set_aside() -> Iterator[None]:
-    """Garbage is collected before every pass, and would take longer than most, going through all of transformers."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()

@@ -1,22 +1,13 @@
 """What the device reaches at best, measured here: what a piece of work achieves is held against it."""
 
-from dataclasses import dataclass
-
 import torch
 
 from headtohead.profiling.timing import measure
+from headtohead.profiling.work import Peaks
 
 SIDE = {"cuda": 8192, "cpu": 1024}  # of the square matrices that are multiplied
-COPIED = {"cuda": 2**31, "cpu": 2**28}  # bytes of the tensor that is copied: far more than any cache holds
-REPEATS, WARMUP = 10, 3
-
-
-@dataclass(frozen=True)
-class Peaks:
-    """tflops: 10^12 operations a second, of a matrix product; gb_per_s: 10^9 bytes read or written, of a copy."""
-
-    tflops: float
-    gb_per_s: float
+COPIED = {"cuda": 2**31, "cpu": 2**27}  # bytes of the tensor that is copied: far more than any cache holds
+REPEATS, WARMUP = 5, 2
 
 
 def measure_peaks(device: torch.device, dtype: torch.dtype) -> Peaks:
@@ -37,7 +28,7 @@ def _operations_per_ms(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def _bytes_per_ms(device: torch.device) -> float:
-    source = torch.randint(256, (COPIED[device.type],), dtype=torch.uint8, device=device)
+    source = torch.randint(256, (COPIED[device.type] // 64,), dtype=torch.uint8, device=device).repeat(64)
     target = torch.empty_like(source)
     best = min(measure(lambda: target.copy_(source), device, min_repeats=REPEATS, min_seconds=0, warmup=WARMUP))
     return 2 * source.numel() / best

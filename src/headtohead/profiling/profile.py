@@ -1,156 +1,125 @@
-"""One variant's cost on this machine: `profile` runs every pass and gives what the efficiency files hold."""
+"""One variant's cost on this machine: what the efficiency files hold.
 
-from collections.abc import Callable
+Every measurement is taken in a fresh process; this one imports neither torch nor transformers, which takes seconds.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from statistics import median
+from typing import Any
 
-import torch
-from torch import Tensor
+from headtohead.params import Params
+from headtohead.profiling import fresh, machine
+from headtohead.profiling.measurement import Measurement, Row
+from headtohead.profiling.pairs import MEMORY, Process, in_pairs, of_ours, side_by_side
+from headtohead.profiling.work import Cost, Peaks, Shape
 
-from headtohead import params
-from headtohead.profiling import machine
-from headtohead.profiling.inference import lengths_of, measure_inference, swept
-from headtohead.profiling.memory import process_peak_mb
-from headtohead.profiling.passes import Passes, Row, what_is_there_set_aside
-from headtohead.profiling.peak import Peaks, measure_peaks
-from headtohead.profiling.steps import Loss, measure_training
-from headtohead.profiling.timing import Timing
-from headtohead.profiling.work import Cost, Shape, shape_of
-
-if TYPE_CHECKING:
-    from headtohead.models.gpt2 import GPT2
-
-YARDSTICK = 512  # rows and columns of the matrices whose product tells how fast the machine is just now
+CONTROL = "standard"
+HEAVY = "headtohead.profiling.process"  # what the fresh processes run; the server that forks them imports it once
 
 
-def profile(model: "GPT2", *, prompt: Tensor, length: int, settings: params.Profile, loss: Loss, device: torch.device,
-            trace: Path, on_progress: Callable[[str], object] = lambda what: None) -> tuple[Row, Row]:
-    """Measure inference, then training; of each first memory, then time.
+def profile(params: Params, variant: str, trace: Path, announce: Callable[[str], object]) -> tuple[Row, Row]:
+    """Measure the headline figures of `variant` and of the control in turn, then everything else of `variant` once.
 
     Args:
-        model: float32, best on the CPU: it stays as it is, and copies on `device` are measured. (Inference in
-            float32 on the CPU runs on the model itself, so that a copy does not count as its memory.)
-        prompt: [1, longest] real token ids, longest being at least `length` and all of `settings.lengths`.
-        length: the preset's own, in tokens; generation gets all but the last `settings.new_tokens` of them.
-        settings: precision bfloat16 means bfloat16 weights in inference, autocast over float32 ones in training.
-        loss: (model, input_ids [batch, length]) -> scalar, for the training steps.
         trace: where the Chrome trace goes; the suffix .json.gz compresses it.
-        on_progress: told what comes next, `passes_of(settings, length, model.length_limit)` times in all.
+        announce: told what comes next.
 
     Returns:
-        What metrics/variants/V/efficiency.json and data/details/V/efficiency.json hold. The times are medians;
-        tokens_per_s is new_tokens over generate_ms, so the prompt's pass counts; peak_memory_mb is the highest of
-        forward and generation; train_step_ms is the largest batch's, None if the device has no room for it.
-        Of other sizes, what there is no room for becomes a row that says `out_of_memory`.
+        What metrics/variants/V/efficiency.json and data/details/V/efficiency.json hold. The flat numbers are medians
+        over the variant's processes; tokens_per_s is new_tokens over generate_ms, so the prompt's pass counts;
+        peak_memory_mb is the highest of forward, generation and first token; train_step_ms is the largest batch's.
+        A number for which memory did not suffice is None.
 
     Raises:
-        ValueError: a prompt of another shape or too short, or a device other than cpu and cuda.
-        torch.OutOfMemoryError: no room for inference at the preset's own length.
+        ProcessError: a process failed.
     """
-    _check(prompt, length, settings, device)
-    at_start = process_peak_mb()
-    passes = Passes(settings, device, on_progress)
-    yardstick = _yardstick(passes)
-    with what_is_there_set_aside():
-        flat, details = measure_inference(model, prompt.to(device), length, passes, trace)
-        flat["train_step_ms"] = measure_training(model, prompt[:, :length].to(device), passes, loss)
-    yardstick += _yardstick(passes)  # at both ends, so that a drift meanwhile shows
-    process_peak = round(_highest(at_start, passes), 2)
-    peaks = _peaks(passes)
-    shape = shape_of(model, getattr(torch, settings.precision).itemsize)
-    timings = [row | _achieved(row, shape, peaks) for row in passes.timings]
-    timings.append(Timing("yardstick", 1, YARDSTICK, 0, "float32", yardstick).row())
-    flat["backend"] = details["backend"]
-    details |= {"device": _device_name(device), "dtype": settings.precision, "threads": torch.get_num_threads(),
-                "versions": machine.versions(), "timings": timings, "memory": passes.memory,
-                "process_peak_mb": process_peak, "peaks": _significant(asdict(peaks)),
-                "attention_share": _attention_share(timings, shape.layers), "length_limit": model.length_limit,
-                "lengths_left_out": sorted(set(settings.lengths) - set(_lengths(model, length, settings)))}
-    return flat, details
+    processes = side_by_side(lambda names: headlines(params, names, announce), variant, CONTROL,
+                             params.chosen.profile.pairs)
+    (swept, rest), = fresh.in_turns(measure_sweep, [(params, variant, trace)], announce)
+    return arranged(processes, swept, rest, params.chosen.profile.new_tokens)
 
 
-def passes_of(settings: params.Profile, length: int, limit: int | None) -> int:
-    """How often `profile` reports progress: memory and time of each work, attention alone at each length, operations,
-    counters, the device's peaks, and the yardstick twice."""
-    works = (len(("forward", "generate", "first_token")) + len(swept(settings, length, limit))
-             + len(set(settings.train_batch_sizes)))
-    return 2 * works + len(lengths_of(settings, length, limit)) + 5
+def headlines(params: Params, variants: list[str], announce: Callable[[str], object]) -> list[list[Measurement]]:
+    """The headline figures of each of `variants`, in fresh processes that take turns."""
+    return fresh.in_turns(measure_headline, [(params, variant) for variant in variants], announce)
 
 
-def _check(prompt: Tensor, length: int, settings: params.Profile, device: torch.device) -> None:
-    if length <= settings.new_tokens:
-        raise ValueError(f"length {length}: must be longer than new_tokens {settings.new_tokens}")
-    longest = max(length, *settings.lengths)
-    if prompt.dim() != 2 or prompt.shape[0] != 1 or prompt.shape[1] < longest:
-        raise ValueError(f"prompt {tuple(prompt.shape)}: need [1, {longest}] or more, the longest length")
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device {device}: only cpu and cuda can be profiled")
+def measure_headline(params: Params, variant: str, line: fresh.Line) -> list[Measurement]:
+    """In a fresh process."""
+    from headtohead.models.gpt2 import best_device
+    from headtohead.profiling.process import headline, subject
+
+    return headline(subject(params, variant), best_device(), line.announce, line.turn)
 
 
-def _lengths(model: "GPT2", length: int, settings: params.Profile) -> list[int]:
-    return lengths_of(settings, length, model.length_limit)
+def measure_sweep(params: Params, variant: str, trace: Path, line: fresh.Line) -> tuple[list[Measurement], Row]:
+    """In a fresh process."""
+    from headtohead.models.gpt2 import best_device
+    from headtohead.profiling.process import subject, sweep
+
+    return sweep(subject(params, variant), best_device(), trace, line.announce)
 
 
-def _yardstick(passes: Passes) -> list[float]:
-    """Milliseconds of work that is the same for all variants: how far it differs between them is the machine's."""
-    passes.on_progress("time, yardstick")
-    matrix = torch.ones(YARDSTICK, YARDSTICK, device=passes.device)
-    return passes.samples(lambda: matrix @ matrix)
+def arranged(processes: Sequence[Process], swept: Sequence[Measurement], rest: Row, new_tokens: int) -> tuple[Row, Row]:
+    """Both files' contents; `swept` and `rest` from `process.sweep`."""
+    *inferred, step_mb, step_ms = of_ours(processes)
+    everything = [*inferred, *swept, step_mb, step_ms]  # the largest batch of training steps last
+    rest = dict(rest)
+    shape, peaks, counted = rest.pop("shape"), rest.pop("peaks"), rest.pop("counted")
+    timings = [one.row() | _achieved(one, shape, peaks, counted) for one in everything if one.unit == "ms"]
+    figures = {name: _over(name, processes) for name in in_pairs(processes)}
+    backend = next(one.backend for one in inferred if one.work == "forward")
+    generate_ms = figures["generate"]
+    flat = {"forward_ms": figures["forward"], "generate_ms": generate_ms, "first_token_ms": figures["first_token"],
+            "tokens_per_s": generate_ms and round(new_tokens / generate_ms * 1000, 2),
+            "peak_memory_mb": figures[MEMORY], "train_step_ms": figures["train_step"], "backend": backend}
+    return flat, rest | {
+        "backend": backend, "dtype": inferred[0].dtype, "versions": machine.versions(),
+        "timings": timings, "memory": [one.row() for one in everything if one.unit == "MB"],
+        "pairs": in_pairs(processes), "processes": [one.row() for one in processes],
+        "peaks": _significant(asdict(peaks)), "attention_share": _attention_share(everything, shape.layers)}
 
 
-def _peaks(passes: Passes) -> Peaks:
-    """At the end, when no model is left on the device."""
-    passes.on_progress("the device's peaks")
-    passes.release()
-    return measure_peaks(passes.device, getattr(torch, passes.settings.precision))
+def _over(name: str, processes: Sequence[Process]) -> float | None:
+    """A figure's median over the variant's own processes."""
+    values = [one.figure(name) for one in processes if one.side == "ours"]
+    return round(median(map(median, values)), 4) if all(values) else None
 
 
-def _achieved(row: Row, shape: Shape, peaks: Peaks) -> Row:
-    """What a timing comes to, a second and as a share of the device's peaks; nothing where there is no arithmetic."""
-    cost = _cost(row, shape)
-    if cost is None or "median" not in row:
+def _achieved(one: Measurement, shape: Shape, peaks: Peaks, counted: float) -> Row:
+    """What a time comes to, a second and as a share of the device's peaks; nothing where there is no arithmetic."""
+    cost = _cost(one, shape, counted)
+    if cost is None or one.median is None:
         return {}
-    tflops, gb_per_s = cost.operations / row["median"] / 1e9, cost.bytes / row["median"] / 1e6
+    tflops, gb_per_s = cost.operations / one.median / 1e9, cost.bytes / one.median / 1e6
     return _significant({"tflops": tflops, "tflops_share": tflops / peaks.tflops,
                          "gb_per_s": gb_per_s, "gb_per_s_share": gb_per_s / peaks.gb_per_s})
 
 
-def _cost(row: Row, shape: Shape) -> Cost | None:
-    batch, length = row["batch"], row["length"]
-    match row["work"]:
+def _cost(one: Measurement, shape: Shape, counted: float) -> Cost | None:
+    match one.work:
         case "forward":
-            return shape.forward(batch, length)
+            return shape.forward(one.batch, one.length)
         case "generate":
-            return shape.generate(length, row["new_tokens"])
+            return shape.generate(one.length, one.new_tokens)
         case "train_step":
-            return shape.train_step(batch, length)
+            return shape.train_step(one.batch, one.length, round(one.batch * counted))
         case "attention":
-            return shape.attention(length)
+            return shape.attention(one.length)
     return None
 
 
-def _attention_share(timings: list[Row], layers: int) -> list[Row]:
+def _attention_share(measurements: Sequence[Measurement], layers: int) -> list[Row]:
     """All layers' attention over the forward pass, at each length at which both are timed."""
-    medians = {(row["work"], row["length"]): row["median"] for row in timings if row["batch"] == 1 and "median" in row}
+    medians = {(one.work, one.length): one.median for one in measurements
+               if one.unit == "ms" and one.batch == 1 and one.median is not None}
     return [{"length": length, "share": round(layers * medians["attention", length] / forward, 4)}
             for (work, length), forward in sorted(medians.items())
             if work == "forward" and ("attention", length) in medians]
 
 
-def _significant(values: Row) -> Row:
+def _significant(values: dict[str, Any]) -> Row:
     """To four digits: a tiny model's numbers are small."""
     return {name: float(f"{value:.4g}") for name, value in values.items()}
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{machine.processor()}, {machine.cores()} cores"
-
-
-def _highest(at_start: float, passes: Passes) -> float:
-    """Peak resident size of the whole process in MB, over the resets that each memory pass on the CPU makes."""
-    resident: list[float] = ([row["peak_mb"] for row in passes.memory if "peak_mb" in row]
-                             if passes.device.type == "cpu" else [])
-    return max(at_start, process_peak_mb(), *resident)

@@ -1,61 +1,120 @@
-"""What a training step costs, by batch size."""
+"""What a training step costs: Trainer's own, as the training takes it."""
 
-from collections.abc import Callable
-from copy import deepcopy
+import tempfile
+from dataclasses import dataclass
+from itertools import cycle, islice, pairwise
+from pathlib import Path
+from statistics import median
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+from transformers import TrainerCallback
 
-from headtohead.models.gpt2 import compile_for_training, mixed
-from headtohead.profiling.passes import Passes, Work
+from headtohead.models.batches import Example
+from headtohead.models.gpt2 import mixed
+from headtohead.params import Precision, Train
+from headtohead.profiling.measurement import Measurement, Unit
+from headtohead.profiling.memory import peak_since, reset_peak
+from headtohead.profiling.passes import WARMUP, Passes, if_room
+from headtohead.profiling.timing import between, garbage_collector_paused, mark
+from headtohead.training import prepare
 
 if TYPE_CHECKING:
     from headtohead.models.gpt2 import GPT2
 
-Loss = Callable[[Any, Tensor], Tensor]  # (model, input_ids [batch, length]) -> scalar
+# No step is the last, and none changes the weights, and with them the work.
+STEPS, LEARNING_RATE = 1_000_000, 1e-9
+EPOCH = 64  # steps
+TURNS = 5  # at most, for a step takes longer than other works
 
-LEARNING_RATE = 1e-5  # so small that the weights, and with them the work, stay as they are
 
+@dataclass(frozen=True)
+class Lesson:
+    """What a training step works on.
 
-def measure_training(model: "GPT2", prompt: Tensor, passes: Passes, loss: Loss) -> float | None:
-    """Training steps on a copy, from the smallest batch to the largest; the largest one's median in ms.
-
-    Compiled where there is CUDA, as training itself is; None where there was no room for the largest.
+    Args:
+        examples: real ones; batches are padded to `length` tokens.
+        filler: token id that pads them.
+        precision, article_weight: as in `params.Train`.
     """
-    passes.release()  # inference's copy is not to count
-    learner = deepcopy(model).to(device=passes.device, dtype=torch.float32).train()
-    if passes.device.type == "cuda":
-        compile_for_training(learner)
-    medians = [_train_step(learner, prompt.repeat(batch, 1), passes, loss)
-               for batch in sorted(set(passes.settings.train_batch_sizes))]
-    return None if medians[-1] is None else round(medians[-1], 4)
+
+    examples: list[Example]
+    filler: int
+    length: int
+    precision: Precision
+    article_weight: float
+
+    @property
+    def counted(self) -> float:
+        """Tokens a sequence that the loss counts, on average."""
+        return sum(len(sequence) - (1 if self.article_weight else prompt)
+                   for sequence, prompt in self.examples) / len(self.examples)
+
+    def settings(self, batch: int) -> Train:
+        """A training without an end in batches of `batch`."""
+        return Train(steps=STEPS, batch_size=batch, accumulation=1, learning_rate=LEARNING_RATE, warmup_steps=0,
+                     weight_decay=0.0, article_weight=self.article_weight, precision=self.precision, evaluations=1)
 
 
-def _train_step(learner: "GPT2", ids: Tensor, passes: Passes, loss: Loss) -> float | None:
-    """Memory, then time, with one fresh optimizer."""
-    batch, length = ids.shape
-    precision = passes.settings.precision
-    with mixed(ids.device, precision):
-        backend = learner.backend_for(length, training=True)
-    work = Work("train_step", batch, length, 0, training_step(learner, ids, precision, loss), backend)
-    taken = []
-    for take in (passes.try_memory, passes.try_time):
-        taken.append(take(work))
-        learner.zero_grad()  # where there was no room, the gradients are still there
-        passes.release()
-    return taken[-1]
+def measure_training(model: "GPT2", lesson: Lesson, batch: int, passes: Passes) -> None:
+    """Memory and time of the steps of one short training in batches of `batch`; it begins with fresh moments.
+
+    Args:
+        model: float32; it comes to lie on the device.
+    """
+    passes.announce(f"memory and time, train_step, batch {batch}, {lesson.length} tokens")
+    watched = if_room(lambda: _train(model, lesson, batch, passes))
+    model.zero_grad()  # if there was no room, the gradients are still there
+    passes.release()
+    with mixed(passes.device, lesson.precision):
+        backend = model.backend_for(lesson.length, training=True)
+    taken: dict[Unit, tuple[float, ...]] = watched.taken if watched else {"MB": (), "ms": ()}
+    passes.taken += [Measurement("train_step", batch, lesson.length, 0, lesson.precision, unit, samples, backend)
+                     for unit, samples in taken.items()]
 
 
-def training_step(model: torch.nn.Module, ids: Tensor, precision: str, loss: Loss) -> Callable[[], None]:
-    """Forward, loss, backward and AdamW's step, fused as in Trainer."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
+def _train(model: "GPT2", lesson: Lesson, batch: int, passes: Passes) -> "Watch":
+    watch, examples = Watch(passes), list(islice(cycle(lesson.examples), EPOCH * batch))
+    with tempfile.TemporaryDirectory() as folder, garbage_collector_paused():
+        prepare(model, examples, examples[:1], lesson.settings(batch), filler=lesson.filler, seed=1,
+                checkpoints=Path(folder), device=passes.device, length=lesson.length, callbacks=[watch]).train()
+    return watch
 
-    def step() -> None:
-        with mixed(ids.device, precision):
-            value = loss(model, ids)
-        value.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        optimizer.zero_grad()
 
-    return step
+class Watch(TrainerCallback):
+    """Reads the second step's memory, times those after the fourth, and ends the training."""
+
+    def __init__(self, passes: Passes) -> None:
+        self._passes = passes
+        self._peak_mb = 0.0
+        self._turns: list[list[Any]] = []  # marks at the steps' ends, in each turn
+        self._began = 0.0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        passes = self._passes
+        if state.global_step == 1:
+            reset_peak(passes.device)
+        elif state.global_step == 2:
+            self._peak_mb = peak_since(passes.device)
+        elif state.global_step == 1 + WARMUP:
+            self._begin_turn()
+        elif state.global_step > 1 + WARMUP:
+            self._turns[-1].append(mark(passes.device))
+            turns = max(1, min(passes.turns, TURNS))
+            repeats, seconds = passes.share(turns)
+            if len(self._turns[-1]) > repeats and perf_counter() - self._began >= seconds:
+                control.should_training_stop = len(self._turns) == turns
+                if not control.should_training_stop:
+                    self._begin_turn()
+
+    def _begin_turn(self) -> None:
+        self._passes.turn()
+        self._began = perf_counter()
+        self._turns.append([mark(self._passes.device)])
+
+    @property
+    def taken(self) -> dict[Unit, tuple[float, ...]]:
+        """Peak memory; the times from one step's end to the next one's, or each turn's median of them."""
+        turns = [[between(*ends) for ends in pairwise(marks)] for marks in self._turns]
+        samples = [median(one) for one in turns] if self._passes.turns else turns[0]
+        return {"MB": (self._peak_mb,), "ms": tuple(samples)}

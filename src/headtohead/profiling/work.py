@@ -31,6 +31,14 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Peaks:
+    """What the device reaches at best: 10^12 operations a second of a matrix product, 10^9 bytes a second of a copy."""
+
+    tflops: float
+    gb_per_s: float
+
+
+@dataclass(frozen=True)
 class Shape:
     """What of a model the costs depend on.
 
@@ -64,11 +72,11 @@ class Shape:
         decoding = (self._blocks(1) + self._logits(1)) * steps + self._scores(seen * self.layers)
         return self.forward(1, length) + decoding + self._cache(steps, seen)
 
-    def train_step(self, batch: int, length: int) -> Cost:
-        """A pass over [batch, length] tokens with the logits of every position, and its backward, which is twice as
-        much; the optimizer's own work is left out."""
+    def train_step(self, batch: int, length: int, counted: int) -> Cost:
+        """A pass over [batch, length] tokens with the logits of those that the loss counts, and its backward, which is
+        twice as much; the optimizer's own work is left out."""
         tokens, pairs = batch * length, batch * visible_pairs(self.spec, length, length)
-        return (self._blocks(tokens) + self._scores(pairs * self.layers) + self._logits(tokens)
+        return (self._blocks(tokens) + self._scores(pairs * self.layers) + self._logits(counted)
                 + self._cache(tokens, tokens)) * 3
 
     def attention(self, length: int) -> Cost:
