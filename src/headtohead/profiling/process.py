@@ -27,7 +27,7 @@ from headtohead.tokens.tokenizer import separator_ids
 from headtohead.training import make_examples
 
 EXAMPLES = 512  # real ones, for training steps
-TURNS = 7  # of each process; an odd number has a middle one
+TURNS = 5  # of each process; an odd number has a middle one
 
 Announce = Callable[[str], object]
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # No step is the last, and none changes the weights, and with them the work.
 STEPS, LEARNING_RATE = 1_000_000, 1e-9
 EPOCH = 64  # steps
-TURNS = 5  # at most, for a step takes longer than other works
+TURNS = 3  # at most, for a step takes longer than other works
 
 
 @dataclass(frozen=True)
