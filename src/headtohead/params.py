@@ -188,10 +188,10 @@ class Profile(Section):
     lengths: Annotated[list[Annotated[int, Field(ge=1, le=1_000_000)]], Field(min_length=1, max_length=20)]
     batch_sizes: Annotated[list[Batch], Field(min_length=1, max_length=20)]
     train_batch_sizes: Annotated[list[Batch], Field(min_length=1, max_length=20)]
-    pairs: Annotated[int, Field(ge=2, le=100)]
     min_repeats: Annotated[int, Field(ge=2, le=100_000)]
     min_seconds: Annotated[float, Field(ge=0, le=3600)]
     precision: Precision
+    pairs: Annotated[int, Field(ge=2, le=100)] = 5
 
 
 class Margins(Section):
