@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from headtohead.decoding.kernels import add_norm, linear
-from headtohead.decoding.network import Arithmetic, Layer, tanh_gelu
+from headtohead.decoding.network import Arithmetic, Layer
 
 
 class Fused(Arithmetic):
@@ -16,7 +16,7 @@ class Fused(Arithmetic):
     def leave(self, x: Tensor, attended: Tensor, layer: Layer) -> Tensor:
         x.addmm_(attended, layer.projection.weight)
         normed = add_norm(x, layer.projection.bias, layer.norm_2)
-        if layer.activation is tanh_gelu:
+        if layer.tanh_gelu:
             wide = torch._addmm_activation(layer.widen.bias, normed, layer.widen.weight, use_gelu=True)
         else:
             wide = layer.activation(torch.addmm(layer.widen.bias, normed, layer.widen.weight))
@@ -35,7 +35,7 @@ class SingleRow(Arithmetic):
 
     def leave(self, x: Tensor, attended: Tensor, layer: Layer) -> Tensor:
         x = linear(attended, layer.projection.weight.t(), layer.projection.bias, residual=x)
-        fused = layer.activation is tanh_gelu
+        fused = layer.tanh_gelu
         wide = linear(x, layer.widen.weight.t(), layer.widen.bias, norm=layer.norm_2, gelu=fused)
         wide = wide if fused else layer.activation(wide)
         return linear(wide, layer.narrow.weight.t(), layer.narrow.bias, residual=x)

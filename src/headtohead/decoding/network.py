@@ -6,18 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.functional import gelu, layer_norm, pad
+from torch import Tensor, nn
+from torch.nn.functional import layer_norm, pad
 
 from headtohead.models.gpt2 import ALIGNED, GPT2
-
-# What transformers calls the same function: GELU by tanh (Hendrycks, Gimpel 2016).
-TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate")
-
-
-def tanh_gelu(x: Tensor) -> Tensor:
-    """GPT-2's activation, which the CUDA kernels have built in."""
-    return gelu(x, approximate="tanh")
 
 
 @dataclass(frozen=True)
@@ -34,6 +26,11 @@ class Layer:
     carried: Tensor | None
     scale: float
 
+    @property
+    def tanh_gelu(self) -> bool:
+        """Whether its activation is GPT-2's own, which the CUDA kernels have built in."""
+        return isinstance(self.activation, nn.GELU) and self.activation.approximate == "tanh"
+
 
 class Network:
     """The layers of a model. Everything is [tokens, width], tokens being all those of a batch.
@@ -46,10 +43,9 @@ class Network:
         config, transformer = model.config, model.transformer
         self.vocabulary, self._wte, self._wpe = config.vocab_size, transformer.wte, transformer.wpe
         self.norm = transformer.ln_f
-        tanh = config.activation_function in TANH_GELU
         carried = [None, *(block.mlp.c_proj.bias for block in transformer.h)]
         self.layers = [Layer(block.ln_1, block.ln_2, block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc,
-                             block.mlp.c_proj, tanh_gelu if tanh else block.mlp.act, bias, block.attn.scaling)
+                             block.mlp.c_proj, block.mlp.act, bias, block.attn.scaling)
                        for block, bias in zip(transformer.h, carried[:-1], strict=True)]
         self.carried = carried[-1]
         self.head: Tensor = model.lm_head.weight  # the token embedding's own, unless the model has them untied

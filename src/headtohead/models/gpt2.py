@@ -26,6 +26,8 @@ from headtohead.params import Model
 
 ALIGNED = 64  # matrix units want the vocabulary's size to be a multiple of it
 REGISTERED = "headtohead"  # the attention implementation's name in transformers' registries
+# What transformers calls the same function: GELU by tanh (Hendrycks, Gimpel 2016).
+TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate")
 COMPILATIONS = 64  # of one function: a shape or mode each; one more is an error
 
 
@@ -145,6 +147,9 @@ class GPT2(GPT2LMHeadModel):
         super().__init__(config)
         if variant_of(config).positions == "alibi":
             self.transformer.wpe = NoPositions()
+        if config.activation_function in TANH_GELU:
+            for block in self.transformer.h:
+                block.mlp.act = nn.GELU(approximate="tanh")  # one operation where transformers has eight
 
     def get_correct_attn_implementation(self, requested_attention: str | None, is_init_check: bool = False) -> str:
         """transformers' question which implementation to use: the variant's, and no other computes the same.
