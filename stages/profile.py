@@ -1,8 +1,8 @@
 """Measure what one variant costs on this machine, beside standard: latency, memory, training steps, operations."""
 
-from pathlib import Path
-
+from headtohead.inputs import run_identity
 from headtohead.params import read_params
+from headtohead.paths import EFFICIENCY, details, metrics
 from headtohead.profiling.fresh import serve
 from headtohead.profiling.profile import HEAVY, profile
 from headtohead.progress import Bar
@@ -13,12 +13,12 @@ from headtohead.stage import run, writing
 def main(variant: str) -> None:
     params = read_params()
     serve([HEAVY])
-    details = Path(f"data/details/{variant}")
-    details.mkdir(parents=True, exist_ok=True)
-    with Bar(f"profile of {variant}", total=None) as bar, writing(details):
-        flat, rest = profile(params, variant, details / "trace.json.gz", bar.note)
-    write_json(Path(f"metrics/variants/{variant}/efficiency.json"), flat)
-    write_json(details / "efficiency.json", rest)
+    folder = details(variant, EFFICIENCY).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with Bar(f"profile of {variant}", total=None) as bar, writing(folder):
+        flat, rest = profile(params, variant, folder / "trace.json.gz", bar.note)
+    write_json(metrics(variant, EFFICIENCY), flat)
+    write_json(details(variant, EFFICIENCY), {**rest, "run": run_identity(params.preset)})
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from headtohead.records import DataError, Record
 
 Splits = dict[str, Iterator[Record]]
 ORDER = ("test", "validation", "train")  # an article that is in two of them stays in the first
-LONGER = 200  # reports at most in each longer test set: writing summaries of them takes most of a CPU's time
+LONGER = 100  # reports at most in each longer test set: writing summaries of them takes most of a CPU's time
 
 
 def open_splits(data: Data, seed: int, on_row: Callable[[], object] = lambda: None) -> tuple[Splits, list[Tally]]:
