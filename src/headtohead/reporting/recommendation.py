@@ -144,7 +144,7 @@ def warnings(claims: Claims) -> list[str]:
         found.append("Each variant was trained once, from one seed: no claim of quality is made.")
     if claims.cut_off:
         found.append(f"Cut off before their end: {joined(list(_trainings(claims.cut_off)))}. No quality is claimed of "
-                     "such a variant; raise `train.steps`.")
+                     "such a variant; raise train.steps.")
     if busy := list(_busy(claims)):
         found.append(f"The machine was busy: profile again. Of {joined(busy)} no time or memory is claimed.")
     if claims.below_lead and len(claims.below_lead) < len(results.variants):
