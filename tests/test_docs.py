@@ -99,7 +99,7 @@ def test_every_setting_in_a_command_is_allowed(document):
         words = shlex.split(line)
         settings = [word.split("=", 1) for option, word in pairwise(words) if option == "-S"]
         keys = [key for key, _ in settings]
-        for values in product(*(value.split(",") for _, value in settings)):
+        for values in product(*([value] if value.startswith("[") else value.split(",") for _, value in settings)):
             Params.model_validate(changed(params, zip(keys, values, strict=True)))
 
 
