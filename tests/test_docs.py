@@ -118,11 +118,12 @@ def test_every_link_leads_somewhere(document):
 
 
 def outputs():
-    """What the pipeline writes or git ignores, with VARIANT for the variant."""
+    """What the pipeline writes or git ignores, with VARIANT and SEED for what a matrix goes over."""
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
     entries = [entry for stage in stages for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, [])]
-    return {(entry if isinstance(entry, str) else next(iter(entry))).replace("${item.variant}", "VARIANT")
-            for entry in entries} | {line.strip("/") for line in read(ROOT / ".gitignore").splitlines()}
+    names = [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
+    written = {re.sub(r"\$\{item\.(\w+)\}", lambda match: match[1].upper(), name) for name in names}
+    return written | {line.strip("/") for line in read(ROOT / ".gitignore").splitlines()}
 
 
 EXAMPLES = {f"{name}.csv" for name in ("articles", "train", "validation", "val", "dev", "test")}  # the reader's own
@@ -133,7 +134,7 @@ PATHLIKE = re.compile(r"`((?:[\w.-]+/)+[\w.-]*|[\w-]+\.(?:py|md|yaml|toml|json|c
 def test_every_file_that_is_named_is_there(document):
     written, on_the_hub = outputs(), {"abisee/cnn_dailymail", "openai-community/gpt2"}
     for name in set(PATHLIKE.findall(read(document))) - EXAMPLES - on_the_hub:
-        path = re.sub(r"\bV\b", "VARIANT", name).rstrip("/")
+        path = re.sub(r"\bS\b", "SEED", re.sub(r"\bV\b", "VARIANT", name)).rstrip("/")
         made = any(out == path or out.startswith(f"{path}/") or path.startswith(f"{out}/") for out in written)
         assert made or (ROOT / path).exists() or (document.parent / path).exists(), name
 
@@ -147,7 +148,7 @@ def keys(params, prefix=""):
 
 
 def test_every_key_of_the_parameters_is_explained_and_no_other():
-    general = {key for key in PARAMS if key not in ("presets", "variants")}
+    general = set(keys({key: value for key, value in PARAMS.items() if key not in ("presets", "variants")}))
     variants = {f"variants.NAME.{key}" for variant in PARAMS["variants"].values() for key in variant}
     presets = {key for preset in PARAMS["presets"].values() for key in keys(preset)}
     explained = set(re.findall(r"^\| `([\w.]+)` \|", read(ROOT / "docs/presets.md"), re.MULTILINE))

@@ -17,6 +17,7 @@ from transformers import AutoTokenizer
 from headtohead.stage import StageError, run, writing
 
 CAN_MOUNT = shutil.which("unshare") and not subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode
+COLD = ("env", "HEADTOHEAD_WARM=0")  # the stage imports its libraries itself
 mounting = pytest.mark.skipif(not CAN_MOUNT, reason="needs a small file system: Linux, and leave to mount")
 
 
@@ -80,7 +81,7 @@ def test_too_little_memory_on_the_host_says_what_to_lower(clone):
 ])
 def test_a_full_disk_is_named_and_the_next_run_goes_on(clone, folder, size, named):
     expected = contents(clone.path, "models")
-    command = " ".join(stage("stages.train", "flash"))
+    command = " ".join(stage("stages.train", "flash", "13"))
     (clone.path / folder).mkdir(exist_ok=True)
     script = (f"mount -t tmpfs -o size={size}k none {folder}; {command}; echo code $? >&2; "
               f"mount -o remount,size=10m none {folder}; {command} && tar c models | tar x -C $1")
@@ -182,29 +183,30 @@ def bare(tmp_path):
 @pytest.mark.parametrize("why", ["No module named 'torch'", "libtorch_cpu.so: cannot open shared object file"])
 def test_a_library_that_is_missing_or_broken_is_named(bare, why):
     (bare / "torch.py").write_text(f"raise ImportError({why!r})")
-    message = told(bare, sys.executable, *stage("stages.train", "flash")[1:], log="train-flash-13")
+    message = told(bare, *COLD, sys.executable, *stage("stages.train", "flash", "13")[1:], log="train-flash-13")
     assert message.startswith(f"a library is missing or broken: {why}; set the environment up again")
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_while_libraries_are_imported_is_told_in_one_line(bare, signum):
     (bare / "torch.py").write_text("import time; print('here', flush=True); time.sleep(60)")
-    process = subprocess.Popen([sys.executable, *stage("stages.train", "flash")[1:]], cwd=bare, env=ENVIRONMENT,
-                               text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command = [*COLD, sys.executable, *stage("stages.train", "flash", "13")[1:]]
+    process = subprocess.Popen(command, cwd=bare, env=ENVIRONMENT, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.readline()
     process.send_signal(signum)
     message = said(process.wait(), process.stderr.read(), bare, code=130, log="train-flash-13")
-    assert message.splitlines()[0] == "train flash was stopped; `dvc repro` goes on from here"
+    assert message.splitlines()[0] == "train flash 13 was stopped; `dvc repro` goes on from here"
 
 
 def test_a_training_that_is_stopped_goes_on(clone):
     clone.edit("steps: 12\n", "steps: 2000\n")
     clone.edit("evaluations: 2\n", "evaluations: 100\n")
-    process = subprocess.Popen(stage("stages.train", "flash"), cwd=clone.path, env=ENVIRONMENT, text=True,
+    process = subprocess.Popen(stage("stages.train", "flash", "13"), cwd=clone.path, env=ENVIRONMENT, text=True,
                                stderr=subprocess.PIPE)
     while process.poll() is None and not list(clone.path.glob(".checkpoints/flash-*/*/sealed.json")):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     message = said(process.wait(), process.stderr.read(), clone.path, code=130, log="train-flash-13")
-    assert "train flash was stopped; `dvc repro` goes on from here" in message
+    assert "train flash 13 was stopped; `dvc repro` goes on from here" in message
     assert list(clone.path.glob(".checkpoints/flash-*/*/sealed.json"))

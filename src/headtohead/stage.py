@@ -39,7 +39,7 @@ def run(main: Callable[..., None], memory: str = "the model's size or the number
     parser = argparse.ArgumentParser(prog=f"python -m stages.{Path(sys.argv[0]).stem}",
                                      description=sys.modules["__main__"].__doc__)
     for name, parameter in inspect.signature(main).parameters.items():
-        parser.add_argument(name, type=parameter.annotation)
+        parser.add_argument(name, type=int if parameter.annotation is int else str)
     parser.add_argument("-v", "--verbose", action="store_true", help="say in detail what is done")
     arguments = vars(parser.parse_args())
     level = logging.INFO if arguments.pop("verbose") else logging.WARNING
