@@ -172,7 +172,7 @@ def news(clone):
 def test_a_queued_sweep_runs_its_own_copys_code_and_finds_the_workspaces_files(clone):
     changes = ["-S", "presets.smoke.data.source=files", "-S", "presets.smoke.data.path=../news.csv",
                "-S", "presets.smoke.data.train=40", "-S", "presets.smoke.data.validation=8",
-               "-S", "presets.smoke.data.test=8", "-S", "presets.smoke.train.steps=2"]
+               "-S", "presets.smoke.data.test=8", "-S", "presets.smoke.train.steps=2", "-S", "seeds=[13]"]
     clone.run("dvc", "exp", "run", "--queue", *changes, "-S", "attention=standard,flash_sparse")
     clone.run("dvc", "exp", "run", "--run-all")
     shown = json.loads(clone.run("dvc", "exp", "show", "--json"))
