@@ -159,7 +159,7 @@ def test_bytes_that_are_no_utf_8_are_named_by_their_line(tmp_path):
 
 
 @pytest.mark.parametrize(("old", "new"), [
-    ("learning_rate: 0.005", "learning_rate: 5e-3"),  # a number to DVC, which reads YAML 1.2
+    ("learning_rate: 0.01", "learning_rate: 1e-2"),  # a number to DVC, which reads YAML 1.2
     ("vocab_size: 2048", "vocab_size: 2_048"),
     ("# Everything", "\ufeff# Everything"),
     ("seed: 13", "seed: &seed 13"),
