@@ -101,7 +101,7 @@ def test_the_page_has_its_tables_and_says_what_it_comes_from(published):
                  "commit c0ffee", f"“{COMMAND}” took 7 s.", "no evidence about sparse attention"):
         assert part in opening, part
     for part in ("Lead-3", "untrained", "0.1806", "8,877.81", "| flash | 24.0 | 48.0 | 96.0 |", "0123abcd",
-                 "learning_rate: 0.005", "(cpu%20laptop-0.1.json)"):
+                 "learning_rate: 0.01", "(cpu%20laptop-0.1.json)"):
         assert part in page, part
 
 

@@ -248,8 +248,8 @@ def test_what_ran_in_inference_and_in_training_is_told(built):
 
 
 @pytest.mark.parametrize(("cut", "told", "warned"), [
-    (0, "of which none was cut", False), (3, "of which 3 (5 %) were cut, to at most 127 tokens", False),
-    (40, "of which 40 (67 %) were cut, to at most 127 tokens", True)])
+    (0, "of which none was cut", False), (3, "of which 3 (5 %) were cut, to at most 135 tokens", False),
+    (40, "of which 40 (67 %) were cut, to at most 135 tokens", True)])
 def test_what_was_cut_is_told_on_the_first_screen_and_what_was_left_out_in_a_table(run, params, cut, told, warned):
     edit("data/details/lengths.json", lambda rows: rows[0].update(cut=cut))
     reporting.build(params)

@@ -5,7 +5,6 @@ import inspect
 import reprlib
 from typing import Any, Literal, Self
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
 from headtohead.attention.patterns import PATTERNS, REACH
@@ -45,6 +44,8 @@ class AttentionSpec(BaseModel):
 
     def digest(self) -> str:
         """Identifies who sees whom: a pattern that leaves out other keys than before has another one."""
+        import numpy as np  # most of those who read parameters do without
+
         query, key = np.ogrid[:LOOKED_AT, :LOOKED_AT]
         seen = (key <= query) & PATTERNS[self.pattern](query, key, **self.numbers)
         return hashlib.blake2b(np.packbits(seen).tobytes(), digest_size=8).hexdigest()

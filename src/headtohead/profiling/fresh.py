@@ -8,15 +8,17 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import traceback
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing import forkserver
+from multiprocessing import forkserver, util
 from multiprocessing.connection import Connection
 from typing import Any
 
 GRACE_S = 2.0
+DEEPEST = 60  # characters; a socket's path has at most 107, and multiprocessing adds its own
 
 CONTEXT = multiprocessing.get_context("forkserver")
 
@@ -46,6 +48,7 @@ def serve(modules: list[str]) -> None:
 
     It looks for them where this process does, which older Pythons do not tell it (their issue gh-117378).
     """
+    _keep_sockets_near()
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
     CONTEXT.set_forkserver_preload(modules)
@@ -54,6 +57,15 @@ def serve(modules: list[str]) -> None:
     finally:
         del os.environ["PYTHONPATH"]
         os.environ |= {} if before is None else {"PYTHONPATH": before}
+
+
+def _keep_sockets_near() -> None:
+    """Let multiprocessing put its sockets below /tmp if the user's own folder for temporary files lies too deep."""
+    own = tempfile.gettempdir()
+    if len(own) > DEEPEST:
+        tempfile.tempdir = "/tmp"
+    util.get_temp_dir()  # it keeps to the first one
+    tempfile.tempdir = own
 
 
 def in_turns(function: Callable[..., Any], calls: list[tuple[object, ...]], announce: Callable[[str], object]
