@@ -19,6 +19,9 @@ sys.path.insert(0, str(ROOT / "src"))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
+# Stages and what they measure are forks, and a process that has asked CUDA itself whether it is there cannot fork.
+os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+
 # Libraries warn of what is meant, and draw progress bars even into files; they read this when they are imported.
 os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
                "HF_HUB_DISABLE_TELEMETRY": "1"}

@@ -121,7 +121,6 @@ def _serve(address: str) -> dict[str, Any] | None:
         listener.bind(f"\0{address}")
     except OSError:  # two stages started one
         return None
-    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # a process that has asked CUDA itself cannot fork
     for library in LIBRARIES:
         import_module(library)
     gc.freeze()  # a collection in a fork would copy what they share
