@@ -32,8 +32,8 @@ def recommend(claims: Claims) -> str:
 
 
 def _qualifies(claims: Claims, variant: Variant) -> bool:
-    """Better, or as good and cheaper; and shown to be worse in nothing."""
-    if _losses(claims, variant) or _lower_rouge(claims, variant):
+    """Better, or as good and cheaper; and shown to be dearer in nothing, beyond the margins."""
+    if _losses(claims, variant) or _open(claims, variant) or _lower_rouge(claims, variant):
         return False
     quality = claims.quality.get(variant.name)
     as_good = quality is None or quality.standing == "equivalent"
@@ -67,6 +67,13 @@ def _losses(claims: Claims, variant: Variant) -> list[str]:
                       if costs[work].more)]
 
 
+def _open(claims: Claims, variant: Variant) -> list[str]:
+    """Costs that may be higher than standard's by more than the margin, for all that is known."""
+    costs = {work: claims.costs[variant.name][work] for work in LOSSES}
+    return [COSTS[work] for work, cost in costs.items()
+            if cost.ratio is not None and cost.ratio.verdict != "equivalent" and cost.ratio.high >= 1 + cost.margin]
+
+
 def _lower_rouge(claims: Claims, variant: Variant) -> Comparison | None:
     """The difference in ROUGE-1, which is compared without a verdict, if by its point it is lower than the margin."""
     found = claims.difference(ROUGE1, variant.name)
@@ -88,7 +95,7 @@ def _take(claims: Claims, variant: Variant) -> str:
         reason = f"{claims.primary} {difference} over {CONTROL}"
     else:
         reason = f"{claims.primary} is equivalent to {CONTROL}'s within {quality.margin:g} ({difference})"
-    parts = [reason, *_in_words(gains), *_of_rouge(claims, variant), "no cost is shown to be higher"]
+    parts = [reason, *_in_words(gains), *_of_rouge(claims, variant), "no cost is higher beyond its margin"]
     return f"On this machine, take {variant.name}: {joined(parts)}."
 
 
@@ -110,6 +117,8 @@ def _keep(claims: Claims, variant: Variant) -> str:
 
 def _doubt(claims: Claims, variant: Variant) -> str:
     """Why a variant does not qualify that is not shown to be worse."""
+    if dearer := _open(claims, variant):
+        return f"whether its {joined(dearer)} costs more is open"
     rouge, quality = _lower_rouge(claims, variant), claims.quality[variant.name]
     if rouge and quality.standing != "undecided":
         return f"its ROUGE-1 {'is' if rouge.high < 0 else 'may be'} lower: {claims.shown(ROUGE1, variant.name)}"
