@@ -8,7 +8,9 @@ from headtohead.stage import run, writing
 from headtohead.tokens.layout import Layout
 from headtohead.tokens.splits import digest, load_split, load_tokenizer
 from headtohead.tokens.tokenizer import separator_ids
-from headtohead.training import checkpoint_folder, forget_finished, make_examples, train
+from headtohead.training.checkpoints import checkpoint_folder, forget_finished
+from headtohead.training.examples import make_examples
+from headtohead.training.run import train
 
 
 def main(variant: str, seed: int) -> None:

@@ -140,7 +140,7 @@ def test_costs_are_told_in_words():
 def test_a_busy_machine_is_told_to_be_busy():
     claims = judge(results(PARAMS, {"standard": scores(0.8), "flash": scores(0.8)}, {"flash": LESS}, noise=0.8))
     assert claims.costs["flash"]["forward"].words == BUSY
-    assert "The machine was busy: profile again. Of standard (" in warnings(claims)[0]
+    assert "The machine was busy: profile again, or in more pairs (profile.pairs). Of standard (" in warnings(claims)[0]
     assert " flash (forward pass, first token, generation, " in warnings(claims)[0]
     assert recommend(claims) == "Keep standard: no variant is shown to be better, faster or smaller."
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from conftest import VARIANTS, random_ids, tiny
 
-import headtohead.training as training
 from headtohead.attention import AttentionSpec, attend, flex
 from headtohead.attention.dispatch import BACKENDS, BackendError, Job, choose
 from headtohead.models.gpt2 import compile_for_training
 from headtohead.params import Train
 from headtohead.tokens.layout import Layout
-from headtohead.training import make_examples, train
+from headtohead.training.examples import make_examples
+from headtohead.training.run import train
 
 pytestmark = pytest.mark.gpu
 variants = pytest.mark.parametrize("name", VARIANTS)
@@ -180,7 +180,7 @@ def test_training_learns_and_compiling_changes_nothing(name, precision, tmp_path
     curves = []
     for compiled in (True, False):
         if not compiled:
-            monkeypatch.setattr(training, "compile_for_training", lambda model: None)
+            monkeypatch.setattr("headtohead.training.step.compile_for_training", lambda model: None)
         model = tiny(VARIANTS[name], heads=2, head_dim=64)
         curves.append(train(model, examples(43, 100), examples(8, 900), settings, filler=0, seed=7,
                             checkpoints=tmp_path / str(compiled)))

@@ -7,7 +7,7 @@ import time
 import pytest
 from clone import Clone, contents, executed
 
-from headtohead.training import SEAL
+from headtohead.training.checkpoints import SEAL
 
 SPAN = 3.0  # s after the first checkpoint, within which the kill falls: about what the training below takes
 

@@ -31,6 +31,7 @@ from headtohead.profiling.measurement import Measurement, over_processes, read
 from headtohead.profiling.memory import peak_memory, process_peak_mb
 from headtohead.profiling.operations import top_operations
 from headtohead.profiling.pairs import MEMORY, TIMES, in_pairs, side_by_side
+from headtohead.profiling.passes import Passes, Work
 from headtohead.profiling.process import Subject, headline, sweep
 from headtohead.profiling.profile import arranged
 from headtohead.profiling.steps import Lesson
@@ -444,7 +445,7 @@ def test_every_timing_of_every_process_is_kept(profiled):
     for process in details["processes"]:
         times = [row for row in process["measurements"] if row["unit"] == "ms"]
         assert sizes(times) == [*INFERRED, TRAINED[-1]]
-        assert [len(row["samples"]) for row in times] == [5, 5, 5, 3]  # one for each turn
+        assert [len(row["samples"]) for row in times] == [15, 15, 15, 7]  # one for each turn
 
 
 def test_headline_figures_are_medians_over_the_variants_own_processes(profiled):
@@ -514,7 +515,27 @@ def test_between_points_of_the_sweep_the_engine_gives_back_what_it_holds(tmp_pat
 def test_inference_is_measured_before_training_allocates(tmp_path):
     said = []
     headline(subject_of(tiny()), CPU, said.append, lambda: None)
-    assert ["train" in what for what in said] == [False] * 6 + [True]
+    assert "train" in said[-1]
+    assert not any("train" in what for what in said[:-1])
+
+
+def test_works_take_turns_and_one_without_room_leaves_the_others_theirs():
+    ran, rooms = [], []
+
+    def work(name, fails=False):
+        def run():
+            if fails and ran.count(name):
+                raise MemoryError
+            ran.append(name)
+        return Work(name, 1, LENGTH, 0, run)
+
+    passes = Passes(SETTINGS, CPU, lambda what: None, turns=3, turn=lambda: ran.append("turn"))
+    passes.time(work("a"), work("b", fails=True), work("c"), make_room=lambda: rooms.append(len(ran)))
+    turns = [key for key, _ in itertools.groupby(ran) if key != "turn"]
+    assert turns == ["a", "b", "c", "a", "c", "a", "c"]
+    assert ran.count("turn") == 7
+    assert [len(one.samples) for one in passes.taken] == [3, 0, 3]
+    assert len(rooms) == 1
 
 
 def test_generation_has_exactly_new_tokens_though_the_model_would_stop(tmp_path, monkeypatch):

@@ -13,9 +13,8 @@ import pytest
 import torch
 from conftest import VARIANTS, compiles, random_ids, tiny
 from safetensors.torch import load_file
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 
-import headtohead.training as training
 from headtohead.decoding.engine import Engine
 from headtohead.decoding.generation import generate_tokens, reference_losses, write_summaries
 from headtohead.decoding.predictions import predict
@@ -23,14 +22,9 @@ from headtohead.models.batches import collate
 from headtohead.params import Generate, Train
 from headtohead.records import DataError
 from headtohead.tokens.layout import Layout
-from headtohead.training import (
-    TrainingError,
-    checkpoint_folder,
-    forget_finished,
-    last_whole_checkpoint,
-    make_examples,
-    train,
-)
+from headtohead.training.checkpoints import checkpoint_folder, forget_finished, last_whole_checkpoint
+from headtohead.training.examples import make_examples
+from headtohead.training.run import TrainingError, train
 
 variants = pytest.mark.parametrize("name", VARIANTS)
 SETTINGS = Train(steps=12, batch_size=4, accumulation=1, learning_rate=0.003, warmup_steps=2, weight_decay=0.0,
@@ -120,7 +114,7 @@ def kill(**_):
 def killed(path, monkeypatch, event="on_step_end", step=10, settings=SETTINGS):
     """A training that ends at an event; it saves at steps 4, 8 and 12."""
     with monkeypatch.context() as patch:
-        patch.setattr(training, "Progress", lambda bar: at(event, step, kill))
+        patch.setattr("headtohead.training.run.Progress", lambda bar: at(event, step, kill))
         with pytest.raises(Killed):
             run(path, settings=settings)
 
@@ -221,7 +215,7 @@ def poison(model, **_):
 
 @pytest.mark.parametrize("step", [6, 8])  # seen in the training loss, and in the validation loss alone
 def test_a_loss_that_is_no_number_stops_training_before_it_is_saved(tmp_path, monkeypatch, step):
-    monkeypatch.setattr(training, "Progress", lambda bar: at("on_step_end", step, poison))
+    monkeypatch.setattr("headtohead.training.run.Progress", lambda bar: at("on_step_end", step, poison))
     message = r"training x: the loss is nan at step 8 of 12, .* rate of 0\.003 .*; lower train\.learning_rate"
     with pytest.raises(TrainingError, match=message):
         train(tiny(VARIANTS["flash"]), make_examples(rows(40, 1), LAYOUT), make_examples(rows(8, 2), LAYOUT), SETTINGS,
@@ -257,7 +251,7 @@ def test_no_training_goes_on_with_other_code(tmp_path, monkeypatch):
 
 
 def test_checkpoints_stay_until_the_next_training_begins(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "CHECKPOINTS", tmp_path)
+    monkeypatch.setattr("headtohead.training.checkpoints.CHECKPOINTS", tmp_path)
     for name in ("last", "this"):
         run(tmp_path / name)
     killed(tmp_path / "interrupted", monkeypatch)
@@ -307,7 +301,7 @@ def test_the_validation_loss_does_not_depend_on_the_batch_size(tmp_path):
 
 def test_a_training_uses_one_device_of_several(tmp_path, monkeypatch):
     """Trainer would wrap the model in nn.DataParallel and double the batch."""
-    set_up = training.TrainingArguments._setup_devices.func
+    set_up = TrainingArguments._setup_devices.func
 
     def two_devices(arguments):
         if not hasattr(arguments, "distributed_state"):
@@ -315,7 +309,7 @@ def test_a_training_uses_one_device_of_several(tmp_path, monkeypatch):
             arguments._n_gpu = 2
         return torch.device("cpu")
 
-    monkeypatch.setattr(training.TrainingArguments, "_setup_devices", property(two_devices))
+    monkeypatch.setattr(TrainingArguments, "_setup_devices", property(two_devices))
     model, sizes = tiny(VARIANTS["flash"]), set()
     model.register_forward_pre_hook(lambda model, args, inputs: sizes.add(len(inputs["input_ids"])), with_kwargs=True)
     train(model, make_examples(rows(40, 1), LAYOUT), make_examples(rows(4, 2), LAYOUT), SETTINGS, filler=0, seed=7,
@@ -342,7 +336,8 @@ def test_compiled_training_is_the_same_training(tmp_path, monkeypatch):
     validation = make_examples(rows(21, 2), LAYOUT)  # a batch of 16 and one of 5
     curves, names = [], []
     for whether in (False, True):
-        monkeypatch.setattr(training, "_compiles", lambda whether=whether: whether)
+        for module in ("run", "step"):
+            monkeypatch.setattr(f"headtohead.training.{module}.compiles", lambda device, whether=whether: whether)
         model, path = tiny(VARIANTS["flash_alibi"]), tmp_path / str(whether)
         with torch._dynamo.config.patch(recompile_limit=8, fail_on_recompile_limit_hit=False):
             curves.append(train(model, make_examples(rows(40, 1), LAYOUT), validation, SETTINGS, filler=0, seed=7,

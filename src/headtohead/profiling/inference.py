@@ -40,11 +40,7 @@ def measure_headline(model: "GPT2", prompt: Tensor, passes: Passes) -> None:
     """
     with _for_inference(model, passes) as ready:
         for engine, take in ((Engine(ready, graphs=False), passes.memory), (Engine(ready), passes.time)):
-            for work in _own(engine, prompt, passes.settings):
-                take(work)
-                if passes.taken[-1].out_of_memory:
-                    engine.release()
-                    passes.release()
+            take(*_own(engine, prompt, passes.settings), make_room=engine.release)
             engine.release()
             passes.release()
 

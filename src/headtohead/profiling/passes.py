@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from math import ceil
 from statistics import median
 from typing import TypeVar
@@ -15,6 +16,7 @@ from headtohead.profiling.memory import peak_memory
 from headtohead.profiling.timing import measure
 from headtohead.stage import NO_MEMORY
 
+WHAT: dict[Unit, str] = {"ms": "time", "MB": "memory"}
 WARMUP = 3  # untimed runs of each work: kernels get compiled and chosen, graphs captured, caches filled
 
 T = TypeVar("T")
@@ -62,25 +64,28 @@ class Passes:
         repeats = max(2, self.settings.min_repeats / self.settings.pairs)
         return ceil(repeats / turns), self.settings.min_seconds / self.settings.pairs / turns
 
-    def memory(self, work: Work) -> None:
-        """Measure the peak of its memory."""
-        self._take(work, "MB", lambda: [peak_memory(work.run, self.device)])
+    def memory(self, *works: Work, make_room: Callable[[], object] = lambda: None) -> None:
+        """Measure the peak of each one's memory.
 
-    def time(self, work: Work) -> None:
-        """Measure its time."""
-        def take() -> list[float]:
-            if not self.turns:
-                return self._repeats(work, 1, WARMUP)
-            samples = []
-            for number in range(self.turns):
-                self.turn()
-                samples.append(median(self._repeats(work, self.turns, WARMUP if number == 0 else 1)))
-            return samples
+        Args:
+            make_room: called when memory did not suffice for one of them, before the next.
+        """
+        self._take("MB", works, 1, lambda work, first: [peak_memory(work.run, self.device)], make_room)
 
-        self._take(work, "ms", take)
+    def time(self, *works: Work, make_room: Callable[[], object] = lambda: None) -> None:
+        """Measure each one's time; `make_room` as in `memory`.
 
-    def _repeats(self, work: Work, turns: int, warmup: int) -> list[float]:
-        repeats, seconds = self.share(turns)
+        All of them in each turn, so that what the machine does for a second disturbs few turns of each.
+        """
+        def take(work: Work, first: bool) -> list[float]:
+            self.turn()
+            samples = self._repeats(work, WARMUP if first else 1)
+            return [median(samples)] if self.turns else samples
+
+        self._take("ms", works, max(1, self.turns), take, make_room)
+
+    def _repeats(self, work: Work, warmup: int) -> list[float]:
+        repeats, seconds = self.share(max(1, self.turns))
         samples = measure(work.run, self.device, min_repeats=repeats, min_seconds=seconds, warmup=warmup)
         return [sample / work.times for sample in samples]
 
@@ -93,12 +98,21 @@ class Passes:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _take(self, work: Work, unit: Unit, take: Callable[[], list[float]]) -> None:
-        what = {"ms": "time", "MB": "memory"}[unit]
-        self.announce(f"{what}, {work.name}, batch {work.batch}, {work.length} tokens")
-        samples = if_room(take)
-        self.taken.append(Measurement(work.name, work.batch, work.length, work.new_tokens, self.settings.precision,
-                                      unit, tuple(samples or ()), work.backend))
+    def _take(self, unit: Unit, works: tuple[Work, ...], turns: int, take: Callable[[Work, bool], list[float]],
+              make_room: Callable[[], object]) -> None:
+        samples: dict[Work, list[float]] = {work: [] for work in works}
+        failed: set[Work] = set()
+        for number in range(turns):
+            for work in (one for one in works if one not in failed):
+                self.announce(f"{WHAT[unit]}, {work.name}, batch {work.batch}, {work.length} tokens")
+                taken = if_room(partial(take, work, number == 0))
+                samples[work] += taken or []
+                if taken is None:
+                    failed.add(work)
+                    make_room()
+                    self.release()
+        self.taken += [Measurement(work.name, work.batch, work.length, work.new_tokens, self.settings.precision, unit,
+                                   () if work in failed else tuple(samples[work]), work.backend) for work in works]
 
 
 def if_room(take: Callable[[], T]) -> T | None:

@@ -24,10 +24,10 @@ from headtohead.stage import keep_freed_memory
 from headtohead.tokens.layout import Layout
 from headtohead.tokens.splits import load_split, load_tokenizer
 from headtohead.tokens.tokenizer import separator_ids
-from headtohead.training import make_examples
+from headtohead.training.examples import make_examples
 
 EXAMPLES = 512  # real ones, for training steps
-TURNS = 5  # of each process; an odd number has a middle one
+TURNS = 15  # of each process; an odd number has a middle one
 
 Announce = Callable[[str], object]
 

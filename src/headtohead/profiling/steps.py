@@ -17,7 +17,7 @@ from headtohead.profiling.measurement import Measurement, Unit
 from headtohead.profiling.memory import peak_since, reset_peak
 from headtohead.profiling.passes import WARMUP, Passes, if_room
 from headtohead.profiling.timing import between, garbage_collector_paused, mark
-from headtohead.training import prepare
+from headtohead.training.step import prepare
 
 if TYPE_CHECKING:
     from headtohead.models.gpt2 import GPT2
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # No step is the last, and none changes the weights, and with them the work.
 STEPS, LEARNING_RATE = 1_000_000, 1e-9
 EPOCH = 64  # steps
-TURNS = 3  # at most, for a step takes longer than other works
+TURNS = 7  # at most, for a step takes longer than other works
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,8 @@ def warnings(claims: Claims) -> list[str]:
         found.append(f"Cut off before their end: {joined(list(_trainings(claims.cut_off)))}. No quality is claimed of "
                      "such a variant; raise train.steps.")
     if busy := list(_busy(claims)):
-        found.append(f"The machine was busy: profile again. Of {joined(busy)} no time or memory is claimed.")
+        found.append("The machine was busy: profile again, or in more pairs (profile.pairs). Of "
+                     f"{joined(busy)} no time or memory is claimed.")
     if claims.below_lead and len(claims.below_lead) < len(results.variants):
         found.append(f"Below Lead-3, so not recommended: {joined(sorted(claims.below_lead))}.")
     cut = results.test["cut"] / results.test["articles"]

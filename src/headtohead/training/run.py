@@ -1,0 +1,106 @@
+"""Fine-tuning or training from scratch, resumable after an interruption."""
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors.torch import load_model
+from transformers import TrainerCallback
+
+from headtohead.models.batches import Example
+from headtohead.models.gpt2 import GPT2, best_device, mixed
+from headtohead.params import Train
+from headtohead.progress import Bar, console
+from headtohead.training.checkpoints import Seal, best_checkpoint, last_whole_checkpoint, state_of
+from headtohead.training.step import compiles, prepare
+
+log = logging.getLogger(__name__)
+
+
+class TrainingError(RuntimeError):
+    """Training that leads nowhere; the message says at which step and what to change."""
+
+
+def train(model: GPT2, examples: list[Example], validation: list[Example], settings: Train, *,
+          filler: int, seed: int, checkpoints: Path, title: str = "training") -> pd.DataFrame:
+    """Train `model` in place and leave it with the weights of its lowest validation loss.
+
+    It runs on one device. On CUDA it is compiled, and all batches have one shape: the longest sequence's length, and
+    no smaller last batch.
+
+    Args:
+        examples, validation: from `make_examples`.
+        filler: token id that pads batches.
+        checkpoints: folder of this very training's checkpoints; training goes on from the last whole one there.
+        title: of the progress bar and of messages.
+
+    Returns:
+        The learning curves: columns step, training_loss, validation_loss (nats a token), learning_rate.
+
+    Raises:
+        TrainingError: the loss is no longer a finite number.
+    """
+    last = last_whole_checkpoint(checkpoints)
+    done = state_of(last)["global_step"] if last else 0
+    if done:
+        console.print(f"{title} goes on from step {done} of {settings.steps}")
+    longest = max(len(sequence) for sequence, _ in examples + validation)
+    with Bar(title, total=settings.steps, done=done) as bar:
+        trainer = prepare(model, examples, validation, settings, filler=filler, seed=seed, checkpoints=checkpoints,
+                          device=best_device(), length=longest if compiles(best_device()) else None,
+                          callbacks=[Progress(bar), Finite(title), Seal()])
+        with mixed(model.device, settings.precision):
+            log.info("%s parameters on %s, attention by %s; %s examples", f"{model.num_parameters():,}", model.device,
+                     model.backend_for(longest, training=True), f"{len(examples):,}")
+        if model.device.type == "cuda" and (visible := torch.cuda.device_count()) > 1:
+            console.print(f"{title} uses {torch.cuda.get_device_name(model.device)} ({model.device}), one of {visible} "
+                          "visible GPUs")
+        if done < settings.steps:  # resumed at its end, Trainer would take one step more
+            trainer.train(resume_from_checkpoint=last and str(last))
+    end = state_of(checkpoints / f"checkpoint-{settings.steps}")
+    load_model(model, best_checkpoint(checkpoints, end) / "model.safetensors")
+    return learning_curves(end["log_history"])
+
+
+def learning_curves(history: list[dict[str, float]]) -> pd.DataFrame:
+    """Trainer's log as a table; its own summary of the training loss is wrong after a resume."""
+    rows: dict[int, dict[str, float]] = {}
+    names = {"loss": "training_loss", "eval_loss": "validation_loss", "learning_rate": "learning_rate"}
+    for entry in history:
+        rows.setdefault(int(entry["step"]), {}).update({names[k]: v for k, v in entry.items() if k in names})
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(names.values()))
+    return table.rename_axis("step").reset_index().dropna(subset="validation_loss")
+
+
+class Progress(TrainerCallback):
+    """A rich progress bar in place of Trainer's own."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._bar.advance()
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
+        self._bar.note(f"validation loss {metrics['eval_loss']:.3f}")
+
+
+class Finite(TrainerCallback):
+    """Stops when a loss is not a finite number: before that step's checkpoint, for Trainer logs before it saves.
+
+    It looks where Trainer waits for the device anyway, so a step costs nothing.
+    """
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+        for name in logs.keys() & {"loss", "eval_loss"}:
+            if not math.isfinite(logs[name]):
+                raise TrainingError(
+                    f"{self._title}: the loss is {logs[name]} at step {state.global_step} of {state.max_steps}, with "
+                    f"a learning rate of {args.learning_rate:g} at most; lower train.learning_rate or raise "
+                    "train.warmup_steps of the preset in params.yaml")
