@@ -68,6 +68,17 @@ def test_of_several_that_are_as_good_the_fastest_generation_is_taken():
     assert "take flash:" in said({"flash_alibi": scores(0.801, seed=1)}, costs)
 
 
+def test_what_lies_within_the_margin_is_level_and_the_next_thing_decides():
+    """Once a noisy hundredth of the generation time named a variant whose forward pass took an eighth longer."""
+    level = {"flash": {"generate": 0.523, "forward": 0.60}, "flash_alibi": {"generate": 0.518, "forward": 0.68}}
+    assert "take flash:" in said({"flash_alibi": scores(0.801, seed=1)}, level)
+    assert "take flash_alibi:" in said({"flash_alibi": scores(0.801, seed=1)},
+                                       level | {"flash_alibi": {"generate": 0.518, "forward": 0.55}})
+    better = {"flash_alibi": scores(0.9, seed=1), "flash_sparse": scores(0.91, seed=2)}
+    assert "take flash_alibi:" in said(better, {"flash_alibi": LESS})
+    assert "take flash_sparse:" in said(better | {"flash_sparse": scores(0.95, seed=2)}, {"flash_alibi": LESS})
+
+
 @pytest.mark.parametrize(("recall", "costs", "words"), [
     (0.5, LESS, r"generation takes 0\.70 \(.*\) times as long, but its fact recall is worse: -0\.300 \("),
     (0.85, MORE, r"fact recall is \+0\.050 \(.*\), but its training step is 1\.20 \(.*\) times standard's\."),

@@ -1,6 +1,7 @@
 """The report's first sentence, and what it must not be read without."""
 
 from collections.abc import Iterable, Mapping
+from math import inf, log
 
 from headtohead.quality.measures import ROUGE
 from headtohead.reporting.claims import BUSY, CONTROL, COSTS, Claims, Cost
@@ -22,13 +23,13 @@ def recommend(claims: Claims) -> str:
     others = [variant for variant in claims.results.variants if variant is not standard]
     sound = [variant for variant in others if variant.name not in claims.below_lead]
     if fit := [variant for variant in sound if _qualifies(claims, variant)]:
-        return _take(claims, max(fit, key=lambda variant: _rank(claims, variant)))
+        return _take(claims, _foremost(claims, fit))
     if standard.name in claims.below_lead:
         return _nothing(claims)
     tempting = [variant for variant in sound if _gains(claims, variant) or _better(claims, variant)]
     if not tempting:
         return "Keep standard: no variant is shown to be better, faster or smaller."
-    return _keep(claims, max(tempting, key=lambda variant: _rank(claims, variant)))
+    return _keep(claims, _foremost(claims, tempting))
 
 
 def _qualifies(claims: Claims, variant: Variant) -> bool:
@@ -44,14 +45,33 @@ def _better(claims: Claims, variant: Variant) -> bool:
     return variant.name in claims.quality and claims.quality[variant.name].standing == "better"
 
 
-def _rank(claims: Claims, variant: Variant) -> tuple[float, ...]:
-    """The best quality if better is shown, else the least doubt of it; then the fastest generation."""
-    quality, generation = claims.quality.get(variant.name), claims.costs[variant.name]["generate"].ratio
-    speed = -generation.value if generation else 0.0
-    if quality is None:
-        return 0.0, 0.0, speed
-    order = {"better": 1.0, "equivalent": 0.0, "undecided": -1.0, "worse": -2.0}[quality.standing]
-    return order, quality.comparison.difference if order > 0 else 0.0, speed
+def _foremost(claims: Claims, variants: list[Variant]) -> Variant:
+    """The highest if some are better, else the one of whose quality there is the least doubt; then the cheapest.
+
+    What lies within a margin is level, and the next thing decides; last the order in which variants are compared.
+    """
+    doubt = {variant.name: _doubts(claims, variant) for variant in variants}
+    left = [variant for variant in variants if doubt[variant.name] == min(doubt.values())]
+    if all(_better(claims, variant) for variant in left):
+        left = _level(left, {name: -found.comparison.difference for name, found in claims.quality.items()},
+                      claims.quality[left[0].name].margin)
+    for work in GAINS:
+        costs = {name: costs[work] for name, costs in claims.costs.items()}
+        left = _level(left, {name: log(cost.ratio.value) for name, cost in costs.items() if cost.ratio},
+                      log(1 + costs[left[0].name].margin))
+    return left[0]
+
+
+def _doubts(claims: Claims, variant: Variant) -> int:
+    """0 better, 1 as good, 2 undecided, 3 worse."""
+    quality = claims.quality.get(variant.name)
+    return 1 if quality is None else ("better", "equivalent", "undecided", "worse").index(quality.standing)
+
+
+def _level(variants: list[Variant], values: Mapping[str, float], margin: float) -> list[Variant]:
+    """Those whose value is the lowest, or less than the margin above it; one without a value is the highest."""
+    value = {variant.name: values.get(variant.name, inf) for variant in variants}
+    return [variant for variant in variants if value[variant.name] <= min(value.values()) + margin]
 
 
 def _gains(claims: Claims, variant: Variant) -> list[Cost]:
