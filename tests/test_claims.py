@@ -192,9 +192,9 @@ WHOLE = {"standard": (1.338, 0.625, 0.392, 0.193, 0.169, 0.148, 0.138, 0.136),
          "flash_sparse": (1.301, 1.024, 0.848, 0.685, 0.593, 0.503, 0.471, 0.464),
          "flash, 600 steps": (1.821, 1.184, 0.697, 0.467, 0.342, 0.284, 0.263, 0.255),
          "flash, 600 steps, another seed": (1.836, 1.217, 0.886, 0.581, 0.418, 0.328, 0.284, 0.276)}
-# Two seeds of one function, 600 steps: the late one's curve is as flat as the other's.
-EARLY, LATE = ((1.580, 0.962, 0.734, 0.597, 0.425, 0.372, 0.363, 0.356),
-               (1.625, 0.938, 0.823, 0.668, 0.552, 0.504, 0.490, 0.486))
+# Two seeds of the laptop's flash_sparse, 1,600 steps: one ends far above the other, and no later than it.
+LUCKY, UNLUCKY = ((1.053, 0.689, 0.589, 0.525, 0.496, 0.518, 0.517, 0.514),
+                  (1.056, 0.867, 0.719, 0.624, 0.591, 0.596, 0.595, 0.592))
 
 
 @pytest.mark.parametrize("losses", CUT_OFF.values(), ids=CUT_OFF)
@@ -207,10 +207,9 @@ def test_a_training_that_came_to_its_end_is_left_alone(losses):
     assert not still_falling([curve(losses), curve([loss + 0.01 for loss in losses])])
 
 
-def test_one_seed_that_is_late_is_found_though_its_curve_is_flat():
-    early, late = curve(EARLY), curve(LATE)
-    assert not still_falling([late])
-    assert still_falling([early, early, late]) == [late]
+def test_a_seed_without_luck_was_not_cut_off():
+    """Once the report said of such a variant that it was still falling; with more steps it came no further."""
+    assert not still_falling([curve(LUCKY), curve(UNLUCKY)])
 
 
 def test_a_pretrained_model_that_hardly_falls_is_not_falling():

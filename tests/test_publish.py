@@ -1,6 +1,7 @@
 """What `h2h publish` writes, from the made-up results of the report's tests."""
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -77,6 +78,22 @@ def test_every_training_is_recorded(published):
         assert f"| {one['lowest_validation_loss']:.4f} | 1,200 | 1,200 |" in text()
 
 
+def test_every_difference_and_ratio_is_recorded(published):
+    found = record()
+    means = {name: found["variants"][name]["fact_recall"] for name in SPEED}
+    full = (means["standard"] + means["flash"]) / 2
+    assert found["differences"].keys() >= {"fact_recall", "rouge1", "loss"}
+    for name, one in found["differences"]["fact_recall"].items():
+        assert one["low"] < one["difference"] < one["high"]
+        assert one["difference"] == pytest.approx(means[name] - full)
+    assert found["differences"]["loss"].keys() == {"flash_alibi", "flash_sparse"}
+    for name, works in found["ratios"].items():
+        for work, one in works.items():
+            pairs = read(f"data/details/{name}/efficiency.json")["pairs"][work]
+            mean = sum(math.log(ours / control) for ours, control in pairs) / len(pairs)
+            assert one["low"] <= one["value"] == pytest.approx(math.exp(mean)) <= one["high"]
+
+
 def test_the_record_says_what_it_comes_from(published, params):
     found = record()
     assert list(found["variants"]) == list(SPEED)
@@ -87,7 +104,7 @@ def test_the_record_says_what_it_comes_from(published, params):
     for name, system in zip(("lead3", "untrained"), read_results(params).baselines, strict=True):
         assert found[name] == with_intervals(system.details, system.quality.keys() - {"seeds"}) | {"seeds": 1}
     assert found["lead3"].keys() < found["untrained"].keys() < found["variants"]["flash"].keys()
-    assert found.keys() == {"variants", "lead3", "untrained", "trainings", "machine", "preset", "seed", "seeds",
+    assert found.keys() == {"variants", "lead3", "untrained", "trainings", "differences", "ratios", "machine", "preset", "seed", "seeds",
                             "commit", "command", "took", "settings"}
 
 

@@ -9,18 +9,16 @@ from headtohead.reporting.results import Training
 FIRST_PART = 1 / 4  # of the steps: what a model learns before is the easy part, and says nothing of the end
 LAST_PART = 3 / 4  # of the steps: by then the fall should be over, but for what the falling learning rate adds
 SHARE = 0.06  # of the fall in between and after; tests/test_claims.py has curves of both kinds
-BEHIND = 0.1  # of the same
 LEAST = 0.04  # nats per token: on `news` worth half of the margin in ROUGE-1, see docs/study.md
 RULE = ("A training counts as cut off if in the last quarter of its steps its validation loss fell by more than 6 % "
-        "of its fall since the first quarter, or if it ended by more than 10 % of that fall above another of its "
-        "function; less than 0.04 nats never count.")
+        "of its fall since the first quarter, and by more than 0.04 nats.")
 
 
 def still_falling(trainings: Sequence[Training]) -> list[Training]:
     """Those trainings of one function that were cut off before their end, by `RULE`.
 
-    One that ends far above another of its function is among them: with a learning rate that falls to zero a curve
-    flattens wherever it happens to be.
+    One that ends far above another of its function is not among them: that is luck, which more steps do not mend
+    (docs/measuring.md).
     """
     best = min((loss for training in trainings for _, loss in training.validation), default=0.0)
     return [training for training in trainings if _cut_off(training, best)]
@@ -31,5 +29,4 @@ def _cut_off(training: Training, best: float) -> bool:
         return True  # for all we know
     steps, losses = np.array(training.validation).T
     early, late = np.interp([FIRST_PART * steps[-1], LAST_PART * steps[-1]], steps, losses)
-    lowest, fall = float(losses.min()), float(early) - best
-    return bool(late - lowest > max(LEAST, SHARE * fall)) or lowest - best > max(LEAST, BEHIND * fall)
+    return bool(late - losses.min() > max(LEAST, SHARE * (early - best)))

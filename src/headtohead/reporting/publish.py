@@ -9,7 +9,8 @@ from headtohead.records import DataError, write_json
 from headtohead.reporting.claims import Claims, judge
 from headtohead.reporting.comparison import all_trainings
 from headtohead.reporting.report import EFFICIENCY, TEMPLATE, contents
-from headtohead.reporting.results import Results, System, Training, Variant, read_results
+from headtohead.reporting.results import System, Training, Variant, read_results
+from headtohead.statistics import Comparison, Ratio
 
 SOURCES = ("src", "stages", "params.yaml", "dvc.yaml")  # what decides a run, besides its input
 
@@ -35,21 +36,31 @@ def publish(params: Params, target: Path, command: str, took: str, commit: str |
                          folder=target.name, published=True)
     try:
         _draw(claims, target)
-        write_json(Path(f"{target}.json"), record(claims.results, origin))
+        write_json(Path(f"{target}.json"), record(claims, origin))
         Path(f"{target}.md").write_text(markdown, encoding="utf-8")
     except OSError as error:
         raise DataError(f"{error.filename or target} cannot be written: {error.strerror}") from error
 
 
-def record(results: Results, origin: dict[str, str]) -> dict[str, Any]:
-    """What the JSON holds: every system's numbers, and what they come from."""
+def record(claims: Claims, origin: dict[str, str]) -> dict[str, Any]:
+    """What the JSON holds: every system's numbers, how the variants differ, and what all comes from."""
+    results = claims.results
     variants = {variant.name: _scores(variant) | {name: variant.efficiency[name] for name in EFFICIENCY}
                 for variant in results.variants}
     baselines = {name: _scores(system) for name, system in zip(BASELINES, results.baselines, strict=True)}
     return {"variants": variants, **baselines,
             "trainings": [_training(*one) for one in all_trainings(results)],
+            "differences": {measure: {name: _interval("difference", found) for name in claims.quality
+                                      if (found := claims.difference(measure, name))}
+                            for measure in (results.primary, *claims.others)},
+            "ratios": {name: {work: _interval("value", cost.ratio) for work, cost in costs.items() if cost.ratio}
+                       for name, costs in claims.costs.items()},
             "machine": results.machine, "preset": results.params.preset, "seed": results.params.seed,
             "seeds": results.params.seeds, **origin, "settings": results.params.chosen.model_dump(exclude_none=True)}
+
+
+def _interval(name: str, found: Comparison | Ratio) -> dict[str, float]:
+    return {key: getattr(found, key) for key in (name, "low", "high")}
 
 
 def _training(variant: Variant, training: Training) -> dict[str, Any]:
