@@ -40,3 +40,23 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(clone, variant, seed)
         shutil.rmtree(clone.path / folder)
     clone.run("python", "-m", "stages.train", variant, "13")  # undisturbed
     assert contents(clone.path, f"models/{variant}", f"plots/training/{variant}") == results
+
+
+def test_a_training_beside_another_is_the_one_that_runs_alone(clone):
+    def train(seed):
+        return clone.run("python", "-m", "stages.train", "flash", seed)
+
+    for folder in (".checkpoints", "models"):
+        shutil.rmtree(clone.path / folder)
+    assert "has been done before" not in train("13")
+    assert "training flash-14 has been done before" in train("14")
+    beside = contents(clone.path, "models/flash/14")
+    assert "has been done before" not in train("15")
+    for variant in ("flash_alibi", "flash_sparse"):  # so that no model is missing
+        for seed in ("13", "14", "15"):
+            (clone.path / "models" / variant / seed).mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(clone.path / "models/flash/14")
+    shutil.rmtree(clone.path / ".checkpoints")
+    assert "has been done before" not in train("14")
+    assert contents(clone.path, "models/flash/14") == beside
+    assert [folder.name.rsplit("-", 1)[0] for folder in clone.path.glob(".checkpoints/*")] == ["flash"]

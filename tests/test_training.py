@@ -255,7 +255,7 @@ def test_checkpoints_stay_until_the_next_training_begins(tmp_path, monkeypatch):
     for name in ("last", "this"):
         run(tmp_path / name)
     killed(tmp_path / "interrupted", monkeypatch)
-    forget_finished(but=tmp_path / "this")
+    forget_finished(but=[tmp_path / "this"])
     assert {folder.name for folder in tmp_path.iterdir()} == {"this", "interrupted"}
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,19 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def forget_finished(but: Path) -> None:
-    """Remove the checkpoints of trainings that came to their end, except those in `but`.
+def forget_finished(but: Collection[Path]) -> None:
+    """Remove the checkpoints of trainings that came to their end, except the folders in `but`.
 
     They stay until another training begins, for DVC may be killed or find the disk full before it has the model.
     """
     for folder in CHECKPOINTS.glob("*"):
-        if folder != but and any(_finished(checkpoint) for checkpoint in folder.glob("checkpoint-*")):
+        if folder not in but and finished(folder):
             shutil.rmtree(folder)
+
+
+def finished(folder: Path) -> bool:
+    """Whether the training whose checkpoints these are came to its end."""
+    return any(map(_is_last, folder.glob("checkpoint-*")))
 
 
 def _sealed(checkpoint: Path) -> bool:
@@ -63,7 +69,7 @@ def _sealed(checkpoint: Path) -> bool:
         return False
 
 
-def _finished(checkpoint: Path) -> bool:
+def _is_last(checkpoint: Path) -> bool:
     return _sealed(checkpoint) and state_of(checkpoint)["global_step"] == state_of(checkpoint)["max_steps"]
 
 

@@ -46,7 +46,8 @@ def train(model: GPT2, examples: list[Example], validation: list[Example], setti
     last = last_whole_checkpoint(checkpoints)
     done = state_of(last)["global_step"] if last else 0
     if done:
-        console.print(f"{title} goes on from step {done} of {settings.steps}")
+        console.print(f"{title} goes on from step {done} of {settings.steps}" if done < settings.steps else
+                      f"{title} has been done before")
     longest = max(len(sequence) for sequence, _ in examples + validation)
     with Bar(title, total=settings.steps, done=done) as bar:
         trainer = prepare(model, examples, validation, settings, filler=filler, seed=seed, checkpoints=checkpoints,
