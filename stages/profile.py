@@ -15,7 +15,7 @@ def main(variant: str) -> None:
     serve([HEAVY])
     folder = details(variant, EFFICIENCY).parent
     folder.mkdir(parents=True, exist_ok=True)
-    with Bar(f"profile of {variant}", total=None) as bar, writing(folder):
+    with Bar(f"profile of {variant}", total=None, thread=False) as bar, writing(folder):
         flat, rest = profile(params, variant, folder / "trace.json.gz", bar.note)
     write_json(metrics(variant, EFFICIENCY), flat)
     write_json(details(variant, EFFICIENCY), {**rest, "run": run_identity(params.preset)})

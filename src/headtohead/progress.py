@@ -39,13 +39,19 @@ class Rate(ProgressColumn):
 
 
 class Bar:
-    """One progress bar over `total` pieces of work (None: it shows when it ends), of which `done` are done already."""
+    """One progress bar over `total` pieces of work (None: it shows when it ends), of which `done` are done already.
 
-    def __init__(self, title: str, total: int | None, done: int = 0) -> None:
+    Args:
+        thread: whether it draws itself anew all the time; without one, as a process that forks needs it, at each note.
+    """
+
+    def __init__(self, title: str, total: int | None, done: int = 0, thread: bool = True) -> None:
         self._progress = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(),
             TimeElapsedColumn() if total is None else TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"), console=console, disable=not console.is_terminal)
+            TextColumn("{task.fields[note]}"), console=console, auto_refresh=thread,
+            disable=not console.is_terminal)
+        self._thread = thread
         self._title, self._task = title, self._progress.add_task(title, total=total, completed=done, note="")
         self._started, self._before = time.monotonic(), done
         self._progress.start()
@@ -55,7 +61,7 @@ class Bar:
 
     def note(self, text: str) -> None:
         """Show a few words beside the bar."""
-        self._progress.update(self._task, note=text)
+        self._progress.update(self._task, note=text, refresh=not self._thread)
 
     def tell_rate(self, what: str) -> None:
         """One line that stays: how many were done, in what time, and how many a second."""

@@ -30,7 +30,7 @@ from typing import Any, NoReturn
 
 LIBRARIES = ("torch", "transformers.models.gpt2.modeling_gpt2", "transformers.trainer", "transformers.models.auto",
              "datasets", "pandas", "matplotlib.figure")
-SWITCH = "HEADTOHEAD_WARM"
+SWITCH, OFF, FORK = "HEADTOHEAD_WARM", "0", "fork"
 IDLE = 30.0  # seconds
 PATIENCE = 300.0  # seconds that the imports may take
 PER_STAGE = ("DVC_", "PWD", "OLDPWD", "SHLVL", "_")  # variables that no library reads when it is imported
@@ -45,11 +45,16 @@ def hand_over(but: tuple[str, ...] = ()) -> None:
     Args:
         but: modules that import nothing heavy, and so run here.
     """
-    if sys.platform != "linux" or os.environ.get(SWITCH) == "0":
+    if sys.platform != "linux" or os.environ.get(SWITCH) in (OFF, FORK):
         return
     module = sys.orig_argv[sys.orig_argv.index("-m") + 1]
     if module not in but and (server := _connect(_address())) is not None:
         _exit_as(_follow(server, module))
+
+
+def is_fork() -> bool:
+    """Whether this process is a fork of the server: it has the libraries, and of them nothing has run yet."""
+    return os.environ.get(SWITCH) == FORK
 
 
 def _address() -> str:
@@ -173,7 +178,7 @@ def _become(request: dict[str, Any]) -> None:
     """Run the stage in this process as Python itself would have."""
     os.chdir(request["folder"])
     os.environ.clear()
-    os.environ.update(request["environment"], **{SWITCH: "0"})
+    os.environ.update(request["environment"], **{SWITCH: FORK})
     sys.stdout = os.fdopen(1, "w", buffering=1 if os.isatty(1) else -1, closefd=False)
     sys.path.insert(0, request["folder"])
     sys.argv = request["argv"]  # begins with "-m", as it does while Python imports the package

@@ -1,7 +1,8 @@
 """Call functions in fresh processes: such that have the libraries, and in which nothing has run yet.
 
-They are forked from a server that has imported them and does nothing else: they start in milliseconds, and no thread,
-model or CUDA context is handed down. Imports the standard library alone: the process that asks needs no other.
+They are forked from a process that has imported them and does nothing else, so they start in milliseconds, and no
+thread, model or CUDA context is handed down: from this one if it is itself a fork of the stages' server (`warm`), else
+from multiprocessing's. Imports the standard library alone: the process that asks needs no other.
 """
 
 import multiprocessing
@@ -13,14 +14,15 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from multiprocessing import forkserver, util
 from multiprocessing.connection import Connection
 from typing import Any
 
+from headtohead.warm import is_fork
+
 GRACE_S = 2.0
 DEEPEST = 60  # characters; a socket's path has at most 107, and multiprocessing adds its own
-
-CONTEXT = multiprocessing.get_context("forkserver")
 
 
 class ProcessError(RuntimeError):
@@ -44,19 +46,28 @@ class Line:
 
 
 def serve(modules: list[str]) -> None:
-    """Start the server, which imports `modules`; without it, the first call does, and every process imports them.
+    """Have `modules` imported where processes are forked from; without it, every process imports them.
 
-    It looks for them where this process does, which older Pythons do not tell it (their issue gh-117378).
+    multiprocessing's server looks for them where this process does, which older Pythons do not tell it (their issue
+    gh-117378).
     """
+    if is_fork():
+        for module in modules:
+            import_module(module)
+        return
     _keep_sockets_near()
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
-    CONTEXT.set_forkserver_preload(modules)
+    _context().set_forkserver_preload(modules)
     try:
         forkserver.ensure_running()
     finally:
         del os.environ["PYTHONPATH"]
         os.environ |= {} if before is None else {"PYTHONPATH": before}
+
+
+def _context() -> Any:
+    return multiprocessing.get_context("fork" if is_fork() else "forkserver")
 
 
 def _keep_sockets_near() -> None:
@@ -100,9 +111,9 @@ class _Worker:
 
     def __init__(self, function: Callable[..., Any], arguments: tuple[object, ...]) -> None:
         self.answer: Any = None
-        self._connection, theirs = CONTEXT.Pipe()
-        self._theirs: Connection | None = theirs
-        self._process = CONTEXT.Process(target=_run, args=(theirs, os.getcwd(), function, arguments), daemon=True)
+        self._call = function, arguments
+        self._connection: Any = None
+        self._process: Any = None
 
     def take_turn(self, announce: Callable[[str], object]) -> bool:
         """Let it run until it gives way or is done; whether it is done."""
@@ -129,21 +140,24 @@ class _Worker:
 
     def stop(self) -> None:
         """End it if it runs; interrupted, it has a moment to clean up."""
-        if self._process.pid is not None:
-            if self._process.is_alive():
-                os.kill(self._process.pid, signal.SIGINT)
-                self._process.join(GRACE_S)
-                self._process.kill()
-            self._process.join()
+        if self._process is None:
+            return
+        if self._process.is_alive():
+            os.kill(self._process.pid, signal.SIGINT)
+            self._process.join(GRACE_S)
+            self._process.kill()
+        self._process.join()
         self._connection.close()
 
     def _start_or_go_on(self) -> None:
-        if self._theirs is None:
+        if self._process is not None:
             self._connection.send("go on")
             return
+        context = _context()
+        self._connection, theirs = context.Pipe()  # not before: an earlier fork would hold its ends, too
+        self._process = context.Process(target=_run, args=(theirs, os.getcwd(), *self._call), daemon=True)
         self._process.start()
-        self._theirs.close()  # or the end of the process would not show
-        self._theirs = None
+        theirs.close()  # or the end of the process would not show
 
 
 def _run(connection: Connection, folder: str, function: Callable[..., Any], arguments: tuple[object, ...]) -> None:
