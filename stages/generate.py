@@ -1,10 +1,14 @@
 """Write the summaries of one variant's trainings, of the test articles and of those in the further test sets."""
 
+from functools import partial
+
 import torch
 
+from headtohead.beside import halved
 from headtohead.decoding.predictions import predict
 from headtohead.models.checkpoints import check_trained_here, load
 from headtohead.models.gpt2 import best_device
+from headtohead.models.sharing import share_cores
 from headtohead.params import Params, read_params
 from headtohead.paths import Run
 from headtohead.records import write_jsonl
@@ -14,8 +18,13 @@ from headtohead.tokens.splits import further_sets, load_split, load_tokenizer
 
 def main(variant: str) -> None:
     params = read_params()
-    for seed in params.seeds:
-        write(Run(variant, seed), params)
+    each = partial(write, params=params)
+    runs = [Run(variant, seed) for seed in params.seeds]
+    if share_cores(params, best_device()):
+        halved(each, runs)
+    else:
+        for one in runs:
+            each(one)
 
 
 def write(ours: Run, params: Params) -> None:

@@ -1,5 +1,8 @@
 """Score one variant's summaries, or a baseline's: ROUGE, BLEU, loss and facts, of each training and over all."""
 
+import json
+
+from headtohead.beside import halved
 from headtohead.inputs import run_identity
 from headtohead.params import BASELINES, read_params
 from headtohead.paths import FACTS, QUALITY, Run, details, metrics
@@ -14,13 +17,10 @@ def main(variant: str) -> None:
     params = read_params()
     facts, articles, of = list(read_jsonl(FACTS)), read_articles(), run_identity(params.preset)
     language = choose(params.chosen.score.language, (row["article"] for row in articles["test"].values()))
-    trainings = []
-    for seed in [params.seed] if variant in BASELINES else params.seeds:
-        ours = Run(variant, seed)
-        scores = score(predictions(ours), facts, articles, language)
-        write_json(ours.quality, {**scores, "run": of})
-        trainings.append(scores)
-    flat, rest = over_seeds(trainings)
+    runs = [Run(variant, seed) for seed in ([params.seed] if variant in BASELINES else params.seeds)]
+    halved(lambda ours: write_json(ours.quality, {**score(predictions(ours), facts, articles, language), "run": of}),
+           runs)
+    flat, rest = over_seeds([json.loads(ours.quality.read_text(encoding="utf-8")) for ours in runs])
     write_json(metrics(variant, QUALITY), flat)
     write_json(details(variant, QUALITY), {**rest, "run": of})
 

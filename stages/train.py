@@ -7,16 +7,17 @@ from pathlib import Path
 from pandas import DataFrame
 from transformers import PreTrainedTokenizerBase
 
+from headtohead.beside import beside
 from headtohead.models.card import origin
 from headtohead.models.checkpoints import build, named_variant
 from headtohead.models.gpt2 import GPT2, best_device
+from headtohead.models.sharing import next_missing, share_cores
 from headtohead.params import Params, read_params
 from headtohead.paths import PRETRAINED, Run
 from headtohead.stage import run, writing
 from headtohead.tokens.layout import Layout
 from headtohead.tokens.splits import digest, load_split, load_tokenizer
 from headtohead.tokens.tokenizer import separator_ids
-from headtohead.training.beside import beside, next_missing, share_cores
 from headtohead.training.checkpoints import checkpoint_folder, finished, forget_finished
 from headtohead.training.examples import make_examples
 from headtohead.training.run import train
@@ -25,7 +26,7 @@ from headtohead.training.run import train
 def main(variant: str, seed: int) -> None:
     ours, params, tokenizer = Run(variant, seed), read_params(), load_tokenizer()
     checkpoints = {ours: folder(params, ours, tokenizer)}
-    meanwhile: AbstractContextManager[None] = nullcontext()
+    meanwhile: AbstractContextManager[object] = nullcontext()
     if share_cores(params, best_device()) and not finished(checkpoints[ours]) and (other := next_missing(params, ours)):
         checkpoints[other] = folder(params, other, tokenizer)
         meanwhile = beside(partial(fit, params, other, tokenizer, checkpoints[other]))

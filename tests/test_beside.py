@@ -9,9 +9,10 @@ import time
 import pytest
 import torch
 
+from headtohead.beside import beside, halved
+from headtohead.models.sharing import next_missing, share_cores
 from headtohead.params import read_params
 from headtohead.paths import Run
-from headtohead.training.beside import beside, next_missing, share_cores
 
 PARAMS = read_params()
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -50,10 +51,36 @@ def test_work_beside_is_waited_for_and_not_heard(tmp_path, capfd):
         (tmp_path / "done").write_text("1")
         raise ValueError("heard")
 
-    with beside(work):
+    with beside(work) as process:
         assert not (tmp_path / "done").exists()
     assert (tmp_path / "done").exists()
+    assert process.exitcode
     assert capfd.readouterr() == ("", "")
+
+
+def test_every_second_item_is_worked_on_in_another_process(tmp_path):
+    halved(lambda name: (tmp_path / name).write_text(str(os.getpid())), "abcde")
+    by = [int((tmp_path / name).read_text()) == os.getpid() for name in "abcde"]
+    assert by == [True, False, True, False, True]
+
+
+def test_what_fails_beside_is_done_again_and_told(tmp_path):
+    here = os.getpid()
+
+    def only_here(name):
+        if os.getpid() != here:
+            raise OSError(name)
+        (tmp_path / name).touch()
+
+    halved(only_here, "abc")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "b", "c"]
+
+    def never(name):
+        if name == "b":
+            raise ValueError("b is broken")
+
+    with pytest.raises(ValueError, match="b is broken"):
+        halved(never, "abc")
 
 
 def test_work_beside_ends_with_a_body_that_fails(tmp_path):
@@ -71,7 +98,7 @@ def test_work_beside_ends_with_a_body_that_fails(tmp_path):
 def test_work_beside_ends_with_a_process_that_is_killed():
     script = """
 import os, time
-from headtohead.training.beside import beside
+from headtohead.beside import beside
 
 read, write = os.pipe()
 

@@ -1,0 +1,54 @@
+"""Work that does not fill the cores, beside other such work: in a fork of this process."""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any, TypeVar
+
+PR_SET_PDEATHSIG = 1
+
+T = TypeVar("T")
+
+
+@contextmanager
+def beside(work: Callable[[], object]) -> Iterator[Any]:
+    """Do `work` in a fork of this process meanwhile, and wait for its end; not if the body fails.
+
+    Nothing is heard of it. To be called before PyTorch has computed anything: a fork has no OpenMP threads.
+
+    Yields:
+        The process; after the body its `exitcode` tells whether the work was done.
+    """
+    process = multiprocessing.get_context("fork").Process(target=_silently, args=(work,), daemon=True)
+    process.start()
+    try:
+        yield process
+        process.join()
+    finally:
+        process.kill()
+        process.join()
+
+
+def halved(work: Callable[[T], object], items: Sequence[T]) -> None:
+    """Do `work` with each of `items`, with every second one in a fork. What fails there is done and told here."""
+    rest = items[1::2]
+    with beside(lambda: [work(item) for item in rest]) as other:
+        for item in items[::2]:
+            work(item)
+    if other.exitcode:
+        for item in rest:
+            work(item)
+
+
+def _silently(work: Callable[[], object]) -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # two must never write the same files
+    with open(os.devnull, "r+") as null, redirect_stdout(null), redirect_stderr(null):
+        for stream in range(3):
+            os.dup2(null.fileno(), stream)
+        try:
+            work()
+        except Exception:
+            os._exit(1)

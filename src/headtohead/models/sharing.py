@@ -1,0 +1,28 @@
+"""Which models work two at a time: those that do not fill the cores."""
+
+import torch
+
+from headtohead.params import Params
+from headtohead.paths import Run
+
+SMALL = 10_000_000  # weights of the blocks, up to which a model leaves room for another
+
+
+def share_cores(params: Params, device: torch.device) -> bool:
+    """Whether two models of a preset work on this machine at once; then each takes half of the cores, alone or not.
+
+    So it gives the same bytes whether another one works beside it or not.
+    """
+    model, cores = params.chosen.model, torch.get_num_threads()
+    small = model.pretrained is None and 12 * (model.layers or 0) * (model.width or 0) ** 2 <= SMALL
+    if not small or device.type != "cpu" or cores < 2:
+        return False
+    torch.set_num_threads(cores // 2)
+    return True
+
+
+def next_missing(params: Params, ours: Run) -> Run | None:
+    """The next training of the pipeline that has no model yet."""
+    runs = [Run(variant, seed) for variant in params.compared for seed in params.seeds]
+    later = runs[runs.index(ours) + 1:] if ours in runs else []
+    return next((run for run in later if not run.model.exists()), None)
