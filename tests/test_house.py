@@ -17,7 +17,8 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # They say where imports are found, check parameters, find paths, run work beside other work and show progress: no
 # output depends on them.
 DECIDE_NOTHING = {ROOT / "stages/__init__.py", *(ROOT / "src/headtohead" / name for name in (
-    "__init__.py", "attention/__init__.py", "beside.py", "params.py", "paths.py", "progress.py", "stage.py", "warm.py"))}
+    "__init__.py", "attention/__init__.py", "beside.py", "params.py", "paths.py", "progress.py", "stage.py",
+    "warm.py"))}
 # What they decide is in data/variants; .dvcignore takes them out of their folder.
 IGNORED = {ROOT / line[1:] for line in (ROOT / ".dvcignore").read_text().splitlines() if line.endswith(".py")}
 

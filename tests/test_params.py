@@ -93,7 +93,7 @@ def test_what_is_wrong_is_named(tmp_path, change, message):
     ("presets.laptop.model.pretrained", "", "String should have at least 1 character"),
     ("presets.laptop.train.learning_rate", True, r"Input should be a valid number \(is True\)"),
     ("presets.laptop.train.learning_rate", "0.005", r"Input should be a valid number \(is '0.005'\)"),
-    ("presets.laptop.train.warmup_steps", 5000, "5000 is more than steps 1200"),
+    ("presets.laptop.train.warmup_steps", 5000, "5000 is more than steps 1000"),
     ("presets.laptop.profile.new_tokens", 175, "175 leaves no room for an article .* tokenizer.max_length 176"),
     ("presets.laptop.profile.batch_sizes", [], "List should have at least 1 item"),
     ("presets.paper.generate.max_new_tokens", 505, "505 leaves no room for an article"),  # beside a separator in bytes

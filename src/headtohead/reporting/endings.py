@@ -17,7 +17,7 @@ RULE = ("A training counts as cut off if in the last quarter of its steps its va
 def still_falling(trainings: Sequence[Training]) -> list[Training]:
     """Those trainings of one function that were cut off before their end, by `RULE`.
 
-    One that ends far above another of its function is not among them: that is luck, which more steps do not mend
+    One that ends far above another of its function is not among them: that is luck in the first place
     (docs/measuring.md).
     """
     best = min((loss for training in trainings for _, loss in training.validation), default=0.0)
