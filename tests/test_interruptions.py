@@ -44,7 +44,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(clone, variant, seed)
 
 def test_a_training_beside_another_is_the_one_that_runs_alone(clone):
     def train(seed):
-        return clone.run("python", "-m", "stages.train", "flash", seed)
+        return clone.run("env", "OMP_NUM_THREADS=2", "python", "-m", "stages.train", "flash", seed)
 
     for folder in (".checkpoints", "models"):
         shutil.rmtree(clone.path / folder)

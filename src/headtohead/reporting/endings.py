@@ -15,18 +15,18 @@ RULE = ("A training counts as cut off if in the last quarter of its steps its va
 
 
 def still_falling(trainings: Sequence[Training]) -> list[Training]:
-    """Those trainings of one function that were cut off before their end, by `RULE`.
+    """Those trainings that were cut off before their end, by `RULE`.
 
     One that ends far above another of its function is not among them: that is luck in the first place
     (docs/measuring.md).
     """
-    best = min((loss for training in trainings for _, loss in training.validation), default=0.0)
-    return [training for training in trainings if _cut_off(training, best)]
+    return list(filter(_cut_off, trainings))
 
 
-def _cut_off(training: Training, best: float) -> bool:
+def _cut_off(training: Training) -> bool:
     if len(training.validation) < 2:
         return True  # for all we know
     steps, losses = np.array(training.validation).T
     early, late = np.interp([FIRST_PART * steps[-1], LAST_PART * steps[-1]], steps, losses)
-    return bool(late - losses.min() > max(LEAST, SHARE * (early - best)))
+    lowest = losses.min()
+    return bool(late - lowest > max(LEAST, SHARE * (early - lowest)))
