@@ -16,6 +16,8 @@ from transformers import PreTrainedTokenizerBase
 from headtohead.attention import AttentionSpec
 from headtohead.models.gpt2 import GPT2, from_scratch
 from headtohead.params import Model, Tokenizer, read_params
+from headtohead.profiling.fresh import serve
+from headtohead.profiling.profile import HEAVY
 from headtohead.tokens.tokenizer import train_tokenizer
 
 VARIANTS = {**read_params().variants,
@@ -23,6 +25,12 @@ VARIANTS = {**read_params().variants,
             "alibi_window": AttentionSpec(kernel="flash", positions="alibi", pattern="window", window=7)}
 VOCABULARY = 300
 MAX_LENGTH = 64
+
+
+@pytest.fixture(scope="session")
+def server() -> None:
+    """Fresh processes come from a server that has imported the libraries, whichever test is the first to start it."""
+    serve([HEAVY])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

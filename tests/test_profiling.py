@@ -45,6 +45,7 @@ LENGTH, VOCABULARY, END_OF_TEXT = 24, 64, 0
 EXAMPLES = [(np.arange(1, 21, dtype=np.int32), 14), (np.arange(3, 19, dtype=np.int32), 12)]  # 6 and 4 tokens count
 LESSON = Lesson(EXAMPLES, filler=END_OF_TEXT, length=LENGTH, precision="float32", article_weight=0.0)
 FLAT = {"forward_ms", "generate_ms", "first_token_ms", "tokens_per_s", "peak_memory_mb", "train_step_ms", "backend"}
+pytestmark = pytest.mark.usefixtures("server")
 
 
 def tiny(device=CPU, layers=1, width=16, **variant):

@@ -24,6 +24,8 @@ variants = pytest.mark.parametrize("name", VARIANTS)
 LAYOUT = Layout([1], end=0, max_length=64, new_tokens=12)
 GREEDY = Generate(batch_size=4, max_new_tokens=12, beams=1, no_repeat_ngram=0, precision="float32")
 
+pytestmark = pytest.mark.usefixtures("server")
+
 
 def test_the_attention_layers_keep_the_pretrained_weights(tmp_path):
     """The study swapped in attention layers with fresh random weights."""
