@@ -44,7 +44,8 @@ def halved(work: Callable[[T], object], items: Sequence[T]) -> None:
 
 
 def _silently(work: Callable[[], object]) -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # two must never write the same files
+    if prctl := getattr(ctypes.CDLL(None), "prctl", None):  # Linux's
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # two must never write the same files
     with open(os.devnull, "r+") as null, redirect_stdout(null), redirect_stderr(null):
         for stream in range(3):
             os.dup2(null.fileno(), stream)
