@@ -18,6 +18,7 @@ test: setup
 
 test-gpu: setup
 	python -m pytest -m gpu
+	python -m pytest tests/test_kernels.py
 
 lint: setup
 	ruff check .

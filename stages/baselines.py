@@ -3,7 +3,7 @@
 import torch
 
 from headtohead.attention.spec import AttentionSpec
-from headtohead.decoding.predictions import predict
+from headtohead.inference.predictions import predict
 from headtohead.models.checkpoints import build
 from headtohead.models.gpt2 import best_device
 from headtohead.params import LEAD3, UNTRAINED, read_params

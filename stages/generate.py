@@ -5,7 +5,7 @@ from functools import partial
 import torch
 
 from headtohead.beside import halved
-from headtohead.decoding.predictions import predict
+from headtohead.inference.predictions import predict
 from headtohead.models.checkpoints import check_trained_here, load
 from headtohead.models.gpt2 import best_device
 from headtohead.models.sharing import share_cores

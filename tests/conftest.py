@@ -20,9 +20,27 @@ from headtohead.profiling.fresh import serve
 from headtohead.profiling.profile import HEAVY
 from headtohead.tokens.tokenizer import train_tokenizer
 
-VARIANTS = {**read_params().variants,
-            "flash_sparse": AttentionSpec(kernel="flash", pattern="window", window=5),
-            "alibi_window": AttentionSpec(kernel="flash", positions="alibi", pattern="window", window=7)}
+STUDY_VARIANTS = {**{name: read_params().variants[name] for name in ("standard", "flash", "flash_alibi")},
+                  "flash_sparse": AttentionSpec(kernel="flash", pattern="window", window=5),
+                  "alibi_window": AttentionSpec(kernel="flash", positions="alibi", pattern="window", window=7)}
+NEAR, ALL = {"pattern": "window", "window": 4}, {"pattern": "full"}
+BIGBIRD = {"pattern": "bigbird", "block": 3, "window_blocks": 2, "global_blocks": 1, "random_blocks": 1}
+# Every pattern and every kind of position, in the numbers of a tiny model.
+VARIANTS = {**STUDY_VARIANTS,
+            "rope": AttentionSpec(kernel="flash", positions="rope"),
+            "none_eager": AttentionSpec(positions="none", pattern="longformer", window=5, globals=2),
+            "strided": AttentionSpec(kernel="flash", positions="rope", pattern="strided", stride=4),
+            "block": AttentionSpec(kernel="flash", positions="learned", pattern="block", block=6),
+            "alibi_longformer": AttentionSpec(kernel="flash", positions="alibi", pattern="longformer", window=5,
+                                              globals=3),
+            "bigbird": AttentionSpec(kernel="flash", positions="none", **BIGBIRD),
+            "alibi_local_global": AttentionSpec(kernel="flash", positions="alibi", layers=[NEAR, ALL]),
+            "rope_mixed": AttentionSpec(kernel="flash", positions="rope",
+                                        layers=[BIGBIRD, {"pattern": "block", "block": 5}]),
+            "performer": AttentionSpec(kernel="performer", features=24),
+            "rope_performer": AttentionSpec(kernel="flash", positions="rope",
+                                            layers=[NEAR, {"kernel": "performer", "features": 16}])}
+SOFTMAX = {name: spec for name, spec in VARIANTS.items() if "performer" not in name}
 VOCABULARY = 300
 MAX_LENGTH = 64
 
@@ -45,9 +63,10 @@ compiles = pytest.mark.skipif(not any(map(shutil.which, (os.environ.get("CXX", "
                               reason="needs a C++ compiler")
 
 
-def tiny(spec: AttentionSpec, heads: int = 4, max_length: int = MAX_LENGTH, seed: int = 3, head_dim: int = 16) -> GPT2:
+def tiny(spec: AttentionSpec, heads: int = 4, max_length: int = MAX_LENGTH, seed: int = 3, head_dim: int = 16,
+         layers: int = 2) -> GPT2:
     """A small GPT-2 with random weights, large enough in scale for its logits to differ clearly."""
-    settings = Model(pretrained=None, layers=2, width=head_dim * heads, heads=heads, init_std=0.2,
+    settings = Model(pretrained=None, layers=layers, width=head_dim * heads, heads=heads, init_std=0.2,
                      position_init_std=0.2, dropout=0.0)
     return from_scratch(spec, settings, vocab_size=VOCABULARY, max_length=max_length, end_of_text=0, seed=seed).eval()
 

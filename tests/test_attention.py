@@ -1,36 +1,67 @@
 """Every variant against arithmetic spelled out in Python, one number at a time."""
 
+import cmath
 import logging
 import math
 import random
 import sys
+from collections import Counter
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import VARIANTS
+from conftest import SOFTMAX, STUDY_VARIANTS, VARIANTS, random_ids, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from test_decoding import by_transformers
 
-from headtohead.attention import AttentionSpec, alibi_slopes, attend, flash_attn, flex, visible
-from headtohead.attention.capability import BackendError, Capability
-from headtohead.attention.dispatch import LONG, Job, choose, preferred
+from headtohead.attention import AttentionSpec, alibi_slopes, attend, visible
+from headtohead.attention.backends import flash_attn, flex
+from headtohead.attention.job import BackendError, Capability, Job
 from headtohead.attention.masks import bias_at
+from headtohead.attention.patterns import PATTERNS, Kept, Pattern
+from headtohead.attention.plan import LONG, choose, preferred
+from headtohead.inference.engine import Engine
+from headtohead.inference.search import generate
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-JOB = Job(VARIANTS["flash"], CUDA, torch.bfloat16, head_dim=64, queries=512, keys=512)
-FUSED = {name: spec for name, spec in VARIANTS.items() if spec.kernel == "flash"}
-fused = pytest.mark.parametrize("spec", FUSED.values(), ids=FUSED.keys())
+JOB = Job(VARIANTS["flash"], CUDA, torch.bfloat16, heads=12, head_dim=64, queries=512, keys=512)
 variants = pytest.mark.parametrize("spec", VARIANTS.values(), ids=VARIANTS.keys())
+# One layer of each, so that a mix is tested by its parts.
+LAYERS = {f"{name}-{index}": spec.layer(index)
+          for name, spec in SOFTMAX.items() for index in range(len(spec.layers) or 1)}
+layers = pytest.mark.parametrize("spec", LAYERS.values(), ids=LAYERS.keys())
 
 
 def sees(spec: AttentionSpec, query: int, key: int) -> bool:
+    """The definitions, spelled out; of BigBird all but the random blocks, which `drawn_blocks` looks at."""
     if key > query:
         return False
-    return spec.pattern == "full" or query - key <= spec.window - 1
+    back = query - key
+    match spec.pattern:
+        case "full":
+            return True
+        case "window":
+            return back <= spec.window - 1
+        case "strided":
+            return back < spec.stride or back % spec.stride == 0
+        case "block":
+            return key >= query - query % spec.block
+        case "longformer":
+            return back < spec.window or key < spec.globals
+        case "bigbird":
+            own, other = query // spec.block, key // spec.block
+            return own - other < spec.window_blocks or other < spec.global_blocks or other in drawn_blocks(spec, own)
+    raise AssertionError(spec.pattern)
+
+
+def drawn_blocks(spec: AttentionSpec, own: int) -> set[int]:
+    """Which blocks between the leading and the near ones the block `own` sees, as the pattern tells one by one."""
+    between = range(spec.global_blocks, own - spec.window_blocks + 1)
+    return {other for other in between if spec.visibility.sees(own * spec.block, other * spec.block)}
 
 
 def slopes_of_the_paper(heads: int) -> list[float]:
@@ -42,9 +73,23 @@ def slopes_of_the_paper(heads: int) -> list[float]:
     return slopes_of_the_paper(lower) + slopes_of_the_paper(2 * lower)[0::2][: heads - lower]
 
 
+def turned(x, position):
+    """A head's vector as complex numbers, each turned by the angle that RoPE gives it at this position."""
+    half = len(x) // 2
+    return [complex(x[c], x[c + half]) * cmath.exp(1j * position * 10_000 ** (-2 * c / len(x))) for c in range(half)]
+
+
+def score_by_hand(q, k, spec, i, j, slope):
+    if spec.positions == "rope":
+        pairs = zip(turned(q.tolist(), i), turned(k.tolist(), j), strict=True)
+        return sum((a * b.conjugate()).real for a, b in pairs) / math.sqrt(len(q))
+    score = float(q.double() @ k.double()) / math.sqrt(len(q))
+    return score - slope * (i - j) if spec.positions == "alibi" else score
+
+
 def attend_by_hand(q, k, v, spec, padding):
     """softmax(q k / sqrt(d) + bias) v in Python's own floats; padding queries are left at 0."""
-    batch, heads, queries, dim = q.shape
+    batch, heads, queries, _ = q.shape
     keys, slopes = k.shape[2], slopes_of_the_paper(heads)
     out = torch.zeros(q.shape, dtype=torch.float64)
     for b in range(batch):
@@ -55,9 +100,7 @@ def attend_by_hand(q, k, v, spec, padding):
                 seen = [j for j in range(first, keys) if i >= first and sees(spec, i - first, j - first)]
                 if not seen:
                     continue
-                scores = [float(q[b, h, row].double() @ k[b, h, j].double()) / math.sqrt(dim) for j in seen]
-                if spec.positions == "alibi":
-                    scores = [s - slopes[h] * (i - j) for s, j in zip(scores, seen, strict=True)]
+                scores = [score_by_hand(q[b, h, row], k[b, h, j], spec, i - first, j - first, slopes[h]) for j in seen]
                 top = max(scores)
                 weights = [math.exp(s - top) for s in scores]
                 for j, weight in zip(seen, weights, strict=True):
@@ -69,7 +112,7 @@ def tensors(batch, heads, queries, keys, dim=8, dtype=torch.float32):
     return [torch.randn(batch, heads, n, dim).to(dtype) for n in (queries, keys, keys)]
 
 
-@variants
+@layers
 def test_visible_is_the_definition_at_every_length(spec):
     for length in range(1, 71):
         expected = [[sees(spec, i, j) for j in range(length)] for i in range(length)]
@@ -100,7 +143,7 @@ def test_no_heads_is_refused():
 
 
 @pytest.mark.parametrize("backend", [None, "reference"])
-@variants
+@layers
 def test_attend_against_arithmetic_for_every_head_count(spec, backend):
     for heads in range(1, 17):
         length = random.randint(1, 20)
@@ -109,7 +152,7 @@ def test_attend_against_arithmetic_for_every_head_count(spec, backend):
         torch.testing.assert_close(attend(q, k, v, spec, backend).double(), expected, atol=2e-5, rtol=1e-4)
 
 
-@variants
+@layers
 def test_attend_against_arithmetic_at_every_length(spec):
     for length in range(1, 71):
         q, k, v = tensors(1, 1, length, length, dim=4)
@@ -117,7 +160,7 @@ def test_attend_against_arithmetic_at_every_length(spec):
                                    atol=2e-5, rtol=1e-4)
 
 
-@variants
+@layers
 @settings(deadline=None, max_examples=25)
 @given(data=st.data())
 def test_left_padding_and_cached_decoding_against_arithmetic(spec, data):
@@ -143,7 +186,7 @@ def test_one_token_at_a_time_equals_the_whole(spec):
     torch.testing.assert_close(torch.cat(steps, dim=2), whole, atol=2e-6, rtol=1e-5)
 
 
-@variants
+@layers
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_backend_errs_at_most_twice_as_much_as_plain_code(spec, dtype):
     """flash-attention's own rule, for outputs and gradients, against the float32 reference."""
@@ -164,7 +207,7 @@ def test_a_backend_errs_at_most_twice_as_much_as_plain_code(spec, dtype):
 
 def test_a_fused_kernel_is_never_replaced_by_materialised_scores():
     q, k, v = tensors(1, 2, 9, 9)
-    for spec in VARIANTS.values():
+    for spec in STUDY_VARIANTS.values():
         with torch.profiler.profile() as profile:
             attend(q, k, v, spec)
         fused = any("scaled_dot_product_flash_attention_for_cpu" in event.key for event in profile.key_averages())
@@ -172,24 +215,112 @@ def test_a_fused_kernel_is_never_replaced_by_materialised_scores():
         assert (fused, materialised) == ((True, False) if spec.kernel == "flash" else (False, True))
 
 
-@variants
-def test_nothing_is_visible_beyond_its_reach_and_all_reach_is_used(spec):
-    query, key = torch.arange(70)[:, None], torch.arange(70)
-    back = (query - key + 1)[visible(spec, 70)]
-    assert back.max() == (70 if spec.reach is None else spec.reach)
+@pytest.mark.parametrize("spec", VARIANTS.values(), ids=VARIANTS.keys())
+def test_a_pattern_is_causal_sees_itself_and_counts_what_it_sees(spec):
+    for layer in range(4):
+        pattern, seen = spec.layer(layer).visibility, visible(spec, 70, layer)
+        assert not seen.triu(1).any()
+        assert seen.diagonal().all()
+        for queries, keys in ((70, 70), (1, 70), (13, 60), (1, 1)):
+            assert pattern.pairs(queries, keys) == seen[keys - queries:keys, :keys].sum()
+        assert [pattern.count(query) for query in range(70)] == seen.sum(1).tolist()
+        assert [Pattern.count(pattern, query) for query in range(70)] == seen.sum(1).tolist()
 
 
 @variants
+def test_what_is_kept_covers_what_later_queries_see(spec):
+    for layer, length in product(range(2), (1, 2, 5, 8, 33, 70)):
+        kept, seen = spec.layer(layer).visibility.keeps(length), visible(spec, length, layer)
+        assert kept.first + kept.last <= length
+        for now in range(length):
+            held = [key < kept.first or now - key < kept.last for key in range(now + 1)]
+            assert all(there for there, needed in zip(held, seen[now].tolist(), strict=False) if needed)
+
+
+def test_caches_that_can_be_small_are():
+    for numbers, kept in (({"pattern": "window", "window": 5}, Kept(0, 5)),
+                          ({"pattern": "block", "block": 6}, Kept(0, 6)),
+                          ({"pattern": "longformer", "window": 5, "globals": 2}, Kept(2, 5)),
+                          ({"pattern": "full"}, Kept(0, 70))):
+        assert AttentionSpec(**numbers).visibility.keeps(70) == kept
+
+
+@given(query=st.integers(0, 4000), layer=st.integers(0, 50), seed=st.integers(0, 2**32 - 1), block=st.integers(1, 9),
+       window_blocks=st.integers(1, 4), global_blocks=st.integers(0, 3), random_blocks=st.integers(0, 5))
+@settings(deadline=None, max_examples=200)
+def test_bigbird_draws_as_many_blocks_as_there_are_to_draw(query, layer, seed, block, window_blocks, global_blocks,
+                                                           random_blocks):
+    numbers = {"block": block, "window_blocks": window_blocks, "global_blocks": global_blocks,
+               "random_blocks": random_blocks, "seed": seed}
+    spec = AttentionSpec(pattern="bigbird", **numbers).layer(layer)
+    own, key = query // block, torch.arange(query + 1)
+    between = max(0, own + 1 - window_blocks - global_blocks)
+    assert len(drawn_blocks(spec, own)) == min(random_blocks, between)
+    seen = spec.visibility.sees(query, key)
+    assert seen.tolist() == [bool(spec.visibility.sees(query, int(other))) for other in key]
+    assert torch.equal(seen, spec.visibility.sees(torch.tensor(query, dtype=torch.int32), key.to(torch.int32)))
+
+
+def test_random_blocks_differ_by_layer_and_seed_and_are_the_same_everywhere():
+    spec = AttentionSpec(pattern="bigbird", block=4, window_blocks=1, global_blocks=1, random_blocks=2)
+    masks = [visible(spec, 400, layer) for layer in range(12)]
+    assert len({mask.numpy().tobytes() for mask in masks}) == 12
+    other = AttentionSpec(pattern="bigbird", block=4, window_blocks=1, global_blocks=1, random_blocks=2, seed=1)
+    assert not torch.equal(visible(other, 400), masks[0])
+    # Every block is drawn about as often as any other, over layers and seeds.
+    drawn = Counter(other for layer in range(2000) for other in drawn_blocks(spec.layer(layer), 21))
+    assert sorted(drawn) == list(range(1, 21))
+    assert max(drawn.values()) < 1.5 * min(drawn.values())
+    assert sorted(drawn_blocks(spec.layer(0), 90)) == [36, 69]  # on any machine, in any version
+
+
+class Dilated(Pattern):
+    """A pattern of this file's own: every `dilation`-th of the last keys."""
+
+    window: int
+    dilation: int
+
+    def sees(self, query, key):
+        return (query - key < self.window * self.dilation) & ((query - key) % self.dilation == 0)
+
+
+@pytest.fixture
+def dilated():
+    """One class makes a variant like any other; it is forgotten again."""
+    PATTERNS["dilated"] = Dilated
+    yield AttentionSpec(kernel="flash", positions="alibi", layers=[
+        {"pattern": "dilated", "window": 3, "dilation": 4}, {"pattern": "full"}])
+    del PATTERNS["dilated"]
+
+
+def test_a_new_pattern_is_one_class(dilated):
+    expected = [[j <= i and i - j in (0, 4, 8) for j in range(30)] for i in range(30)]
+    assert visible(dilated, 30).tolist() == expected
+    assert dilated.layer(0).visibility.pairs(30, 30) == sum(map(sum, expected))
+    q, k, v = tensors(2, 4, 30, 30)
+    padding = torch.tensor([0, 7])
+    for layer in (0, 1):
+        ours, oracle = (attend(q, k, v, dilated, backend, left_padding=padding, layer=layer)[1, :, 7:]
+                        for backend in (None, "reference"))
+        torch.testing.assert_close(ours, oracle, atol=2e-6, rtol=1e-5)
+    model, ids = tiny(dilated), random_ids(2, 20, seed=4)
+    mask = torch.ones_like(ids)
+    mask[1, :5] = 0
+    asked = {"max_new_tokens": 15, "beams": 2, "no_repeat_ngram": 0, "end": 0}
+    written = generate(Engine(model), ids * mask, torch.tensor([0, 5]), **asked).tolist()
+    assert written == by_transformers(model, ids * mask, mask, **asked)
+
+
+@layers
 def test_bias_of_one_query_over_a_ring_of_keys(spec):
-    """A cache may hold its keys in any order; its empty places have negative positions."""
-    padding = torch.tensor([0, 3])
-    whole = bias_at(spec, 4, torch.arange(20), torch.arange(20), padding).expand(2, 4, 20, 20)
-    ring = torch.tensor([16, 17, 18, 19, -1, 13, -7, 15])
-    one = bias_at(spec, 4, torch.tensor([17]), ring, padding).expand(2, 4, 1, 8)
-    for place, key in enumerate(ring.tolist()):
-        expected = whole[:, :, 17, key] if key >= 0 else torch.full((2, 4), -math.inf)
-        assert torch.equal(one[:, :, 0, place], expected)
-    assert torch.equal(bias_at(spec, 4, torch.tensor([17]), ring, None).expand(1, 4, 1, 8), one[:1])
+    """A cache may hold its keys in any order; its empty slots have negative positions."""
+    whole = bias_at(spec, 4, torch.arange(20), torch.arange(20)).expand(1, 4, 20, 20)[0]
+    rings = torch.tensor([[16, 17, 18, 19, -1, 13, -7, 15], [14, 0, 1, 2, 3, -1, 13, 12]])
+    bias = bias_at(spec, 4, torch.tensor([[17], [14]]), rings).expand(2, 4, 1, 8)
+    for row, now in enumerate((17, 14)):
+        for place, key in enumerate(rings[row].tolist()):
+            expected = whole[:, now, key] if key >= 0 else torch.full((4,), -math.inf)
+            assert torch.equal(bias[row, :, 0, place], expected)
 
 
 def test_a_named_backend_is_used_or_refused():
@@ -223,11 +354,12 @@ def test_what_a_backend_cannot_do_is_named(monkeypatch, backend, changes, messag
 
 def test_a_capability_refuses_each_thing_that_it_lacks(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
-    job = Job(VARIANTS["alibi_window"], CUDA, torch.float16, head_dim=64, queries=1, keys=9, padded=True, backward=True)
+    job = Job(VARIANTS["alibi_window"], CUDA, torch.float16, heads=2, head_dim=64, queries=1, keys=9, padded=True,
+              backward=True)
     able = Capability(kernels=frozenset({"flash"}))
     lacking = {"kernels": (frozenset({"eager"}), "kernel of the kind 'flash'"), "dtypes": ({}, "no float16 on cuda"),
                "backward": (frozenset({"cpu"}), "no gradients on cuda"), "alibi": (False, "no ALiBi"),
-               "patterns": (frozenset({"full"}), "no pattern 'window'"), "padding": (False, "no padding on the left"),
+               "forms": (frozenset(), "no pattern 'window'"), "padding": (False, "no padding on the left"),
                "cache": (False, "no fewer queries than keys"), "head_dims": ((8, 16), "dimensions 8, 16, not 64"),
                "lengths": (range(1, 9), "from 1 to 8 keys, not 9"), "compute": (9, "for compute capability 9, not 8"),
                "package": (("no_such_package", "get it"), "is not installed: get it")}
@@ -346,7 +478,8 @@ def stand_in(monkeypatch):
     monkeypatch.setattr(flash_attn, "capability", replace(flash_attn.capability, dtypes=None, package=None))
 
 
-@fused
+@pytest.mark.parametrize("spec", [spec for spec in LAYERS.values() if spec.kernel == "flash" and spec.visibility.form
+                                  and spec.visibility.form.parts <= {"window", "block"}], ids=str)
 def test_flash_attn_is_handed_what_the_variant_means(stand_in, spec):
     @settings(deadline=None, max_examples=40)
     @given(data=st.data())
@@ -369,9 +502,9 @@ def test_flash_attn_is_handed_what_the_variant_means(stand_in, spec):
 
 
 def test_flex_builds_a_block_mask_once_for_each_pair_of_lengths():
-    first, again, other = (flex.prepare(VARIANTS["flash"], 4, 9, keys, None, CPU) for keys in (9, 9, 10))
-    assert first is again
-    assert first is not other
+    first, again, other = (flex.build(replace(JOB, device=CPU, queries=9, keys=keys), None) for keys in (9, 9, 10))
+    assert first.blocks is again.blocks
+    assert first.blocks is not other.blocks
 
 
 def test_shapes_that_do_not_belong_together_are_refused():
@@ -381,8 +514,21 @@ def test_shapes_that_do_not_belong_together_are_refused():
 
 
 @pytest.mark.parametrize(("wrong", "message"), [
-    ({"kernel": "fast"}, "'eager' or 'flash'"),
-    ({"pattern": "strided"}, "there are full, window"),
+    ({"kernel": "fast"}, "'eager', 'flash' or 'performer'"),
+    ({"pattern": "spiral"}, "there are full, window, strided, block, longformer, bigbird"),
+    ({"pattern": "strided"}, "needs stride"),
+    ({"pattern": "bigbird", "block": 4}, "needs window_blocks, global_blocks, random_blocks"),
+    ({"kernel": "performer"}, "needs features"),
+    ({"features": 3}, "knows no features"),
+    ({"kernel": "performer", "features": 0}, "features: .*greater than or equal to 1"),
+    ({"kernel": "performer", "features": 8, "positions": "alibi"}, "never computes them"),
+    ({"kernel": "performer", "features": 8, "pattern": "window", "window": 3}, "can leave none out"),
+    ({"layers": [{"pattern": "full"}], "pattern": "full"}, "stands beside `layers`"),
+    ({"layers": [{"pattern": "full", "positions": "alibi"}]}, "has no positions of its own"),
+    ({"layers": [{"layers": [{"pattern": "full"}]}]}, "has no layers of its own"),
+    ({"layers": [{"pattern": "window"}]}, "needs window"),
+    ({"layers": [3]}, "layers.0"),
+    ({"positions": "sinus"}, "'learned', 'alibi', 'rope' or 'none'"),
     ({"pattern": "window"}, "needs window"),
     ({"pattern": "full", "window": 3}, "knows no window"),
     ({"pattern": "window", "window": 0}, "greater than or equal to 1"),

@@ -78,7 +78,7 @@ def test_a_row_has_its_keys_and_units(tiny):
 
 
 def test_the_published_plan_is_what_was_asked_for():
-    plan = Plan(dict(read_params().variants))
+    plan = Plan({name: read_params().variants[name] for name in STUDY})
     assert [(point.work, point.batch, point.length) for point in HEADLINE][:2] == [("forward", 1, 512),
                                                                                    ("generate", 1, 412)]
     assert {point.length for point in (*HEADLINE, *REST) if (point.work, point.batch) == ("forward", 1)} == {

@@ -18,8 +18,8 @@ from test_model import gradients
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.activations import ACT2FN
 
-from headtohead.decoding.engine import Engine
-from headtohead.decoding.search import generate
+from headtohead.inference.engine import Engine
+from headtohead.inference.search import generate
 from headtohead.models.checkpoints import build, from_pretrained
 from headtohead.models.gpt2 import ModelError, compile_for_training
 from headtohead.models.pretrained import ACTIVATIONS, SEARCH, UNSUPPORTED, check_pretrained

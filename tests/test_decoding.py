@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LogitsProcessor, LogitsProcessorList, NoRepeatNGramLogitsProcessor
 
-from headtohead.attention.capability import BackendError, Job
-from headtohead.decoding.cache import Cache
-from headtohead.decoding.decoders import choose_decoder
-from headtohead.decoding.engine import Engine, rounded
-from headtohead.decoding.search import generate, without_repeats
+from headtohead.attention import AttentionSpec
+from headtohead.attention.job import BackendError, Job
+from headtohead.attention.patterns import Kept
+from headtohead.attention.states import KeysValues, choose_state
+from headtohead.inference.engine import Engine, rounded
+from headtohead.inference.search import generate, without_repeats
 
 variants = pytest.mark.parametrize("name", VARIANTS)
 
@@ -72,10 +73,10 @@ def test_without_an_end_all_are_equally_long(name):
 
 
 @variants
-def test_beyond_its_positions_alibi_goes_on_and_a_table_cannot(name):
+def test_beyond_a_position_table_none_goes_on(name):
     model = tiny(VARIANTS[name], max_length=16)
     ids = random_ids(1, 14, seed=4)
-    if VARIANTS[name].positions == "alibi":
+    if VARIANTS[name].positions != "learned":
         assert generate(Engine(model), ids, max_new_tokens=8).shape == (1, 8)
     else:
         with pytest.raises(IndexError):
@@ -102,7 +103,8 @@ def test_a_named_backend_decodes(backend):
     assert torch.equal(generate(engine, ids, max_new_tokens=8), expected)
 
 
-ON_CUDA = Job(VARIANTS["flash"], torch.device("cuda"), torch.bfloat16, head_dim=64, queries=1, keys=2, padded=True)
+ON_CUDA = Job(VARIANTS["flash"], torch.device("cuda"), torch.bfloat16, heads=4, head_dim=64, queries=1, keys=2,
+              padded=True)
 
 
 @pytest.mark.parametrize(("backend", "changes", "message"), [
@@ -115,38 +117,67 @@ ON_CUDA = Job(VARIANTS["flash"], torch.device("cuda"), torch.bfloat16, head_dim=
 def test_a_named_backend_that_cannot_decode_is_refused_and_never_replaced(monkeypatch, backend, changes, message):
     monkeypatch.setitem(sys.modules, "flash_attn", None)  # as where it is not installed
     with pytest.raises(BackendError, match=message):
-        choose_decoder(replace(ON_CUDA, **changes), 4, backend)
+        choose_state(replace(ON_CUDA, **changes), backend)
 
 
 def test_what_decodes_is_logged_with_the_reason(caplog):
     caplog.set_level(logging.INFO)
-    assert choose_decoder(replace(ON_CUDA, head_dim=24), 4).name == "sdpa"  # our kernel wants powers of two
+    assert choose_state(replace(ON_CUDA, head_dim=24)) == "sdpa"  # our kernel wants powers of two
     [record] = caplog.records
     assert "by sdpa: the best that can do it here; one-query takes head dimensions 16, 32" in record.getMessage()
 
 
 @pytest.mark.parametrize("backend", [None, "flash-attn", "flex", "sdpa"])
 def test_standard_decodes_eagerly_whatever_runs_fused_kernels(backend):
-    assert choose_decoder(replace(ON_CUDA, spec=VARIANTS["standard"]), 4, backend).name == "eager"
+    assert choose_state(replace(ON_CUDA, spec=VARIANTS["standard"]), backend) == "eager"
 
 
-@given(length=st.integers(1, 40), window=st.integers(1, 20), prompt=st.integers(1, 39), steps=st.integers(0, 12))
-@settings(deadline=None, max_examples=60)
-def test_a_window_keeps_the_keys_it_can_see_and_no_others(length, window, prompt, steps):
-    prompt = min(prompt, length)
-    cache = Cache(window, layers=1, rows=1, heads=1, length=length, head_dim=1, device=torch.device("cpu"),
-                  dtype=torch.float32)
-    assert cache.slots == min(length, window)
-    position = torch.arange(prompt, dtype=torch.float32).view(1, 1, prompt, 1)
-    cache.fill(0, position, position)
-    latest = prompt - 1
-    for _ in range(min(steps, length - prompt)):
-        latest += 1
-        cache.append(0, torch.tensor([[[latest]]]).float(), torch.tensor([[[latest]]]).float(), torch.tensor([latest]))
-    held = cache.positions(torch.tensor([latest])).tolist()
-    assert sorted(p for p in held if p >= 0) == list(range(max(0, latest + 1 - cache.slots), latest + 1))
-    kept = cache.storage[0, 0, 0, 0, :, 0].tolist()
-    assert all(value == p for p, value in zip(held, kept, strict=True) if p >= 0)
+@given(first=st.integers(0, 6), last=st.integers(1, 12), data=st.data())
+@settings(deadline=None, max_examples=80)
+def test_a_cache_holds_the_first_and_the_last_and_no_others(first, last, data):
+    """Rows of different lengths, each from its own first token on."""
+    slots = first + last
+    length = slots + data.draw(st.integers(0, 20))
+    prompt = data.draw(st.integers(1, length))
+    padding = torch.tensor(data.draw(st.lists(st.integers(0, prompt - 1), min_size=2, max_size=2)))
+    job = replace(ON_CUDA, device=torch.device("cpu"), dtype=torch.float32, heads=1, head_dim=2)
+    cache = KeysValues(job, Kept(first, slots - first), layers=1, rows=2, length=length)
+    assert cache.slots == slots
+    position = torch.arange(prompt) - padding[:, None]  # of each key, which is its own position
+    given_keys = position.float()[:, None, :, None].expand(2, 1, prompt, 2)
+    cache.fill(0, given_keys, given_keys, padding)
+    newest = prompt - 1 - padding
+    for _ in range(data.draw(st.integers(0, length - prompt))):
+        newest = newest + 1
+        cache.ready(newest)
+        cache.append(0, *[newest.float()[:, None, None].expand(2, 1, 2)] * 2)
+    held = cache.positions(newest)
+    for row in range(2):
+        now, kept = int(newest[row]), cache.storage[0, 0, row, 0, :, 0].tolist()
+        expected = [t for t in range(now + 1) if t < first or t > now - (slots - first)]
+        assert sorted(p for p in held[row].tolist() if p >= 0) == expected
+        assert all(value == p for p, value in zip(held[row].tolist(), kept, strict=True) if p >= 0)
+
+
+@given(specs=st.lists(st.sampled_from([*VARIANTS.values()]), min_size=1, max_size=3), seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=25)
+def test_any_stack_of_layers_writes_what_transformers_writes(specs, seed):
+    layers = [layer for spec in specs for layer in (spec.layers or (spec,)) if layer.kernel != "performer"]
+    stack = [{name: value for name, value in layer.model_dump().items() if name != "positions"} for layer in layers]
+    for positions in ("rope", "alibi") if stack else ():
+        model = tiny(AttentionSpec(positions=positions, layers=stack), layers=3, seed=seed).double()
+        ids, mask, padding = padded_prompts(3, 17, seed)
+        asked = {"max_new_tokens": 12, "beams": 1 + seed % 2, "no_repeat_ngram": 0, "end": 5}
+        assert generate(Engine(model), ids, padding, **asked).tolist() == by_transformers(model, ids, mask, **asked)
+
+
+def test_each_layer_keeps_what_it_needs_and_no_more():
+    near, length = {"pattern": "window", "window": 4}, 40
+    caches = [Engine(tiny(AttentionSpec(kernel="flash", layers=tile), layers=4)).cache(2, length).bytes
+              for tile in ([{"pattern": "full"}], [near, near, near, {"pattern": "full"}], [near])]
+    assert caches == [caches[0], caches[0] * (3 * 4 + 40) / (4 * 40), caches[0] * 4 / 40]
+    performer = Engine(tiny(VARIANTS["performer"]))
+    assert performer.cache(2, 40).bytes == performer.cache(2, 4_000).bytes
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.integers(1, 4), st.data())

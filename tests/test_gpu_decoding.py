@@ -2,16 +2,16 @@
 
 import pytest
 import torch
-from conftest import VARIANTS, random_ids, tiny
+from conftest import SOFTMAX, VARIANTS, random_ids, tiny
 from test_decoding import by_transformers, padded_prompts
 
-from headtohead.attention.capability import Job
+from headtohead.attention.job import Job
 from headtohead.attention.masks import bias_at
-from headtohead.decoding.cache import Cache
-from headtohead.decoding.decoders import DECODERS, choose_decoder
-from headtohead.decoding.engine import Engine
-from headtohead.decoding.generation import write_summaries
-from headtohead.decoding.search import generate
+from headtohead.attention.positions import rotate, rotations
+from headtohead.attention.states import STATES, state_for
+from headtohead.inference.engine import Engine
+from headtohead.inference.generation import write_summaries
+from headtohead.inference.search import generate
 from headtohead.models.gpt2 import GPT2
 from headtohead.params import Generate
 
@@ -35,9 +35,8 @@ def test_the_gpu_writes_what_transformers_writes_on_the_cpu(name, beams, graphs)
         ids, mask, padding = padded_prompts(batch, length, seed=length)
         asked = {"max_new_tokens": new, "beams": beams, "no_repeat_ngram": no_repeat, "end": 7}
         cases.append((ids, padding if batch > 1 else None, asked, by_transformers(model, ids, mask, **asked)))
-    # By sdpa: FlexAttention, which dispatch takes for some of these, would compile for every shape.
-    engine = Engine(on_gpu(tiny(VARIANTS[name]), backend="sdpa"), graphs=graphs)
-    engine._decoder = choose_decoder(Job(VARIANTS[name], CUDA, torch.float32, 16, 1, 2), 4)  # but our own kernel
+    engine = Engine(on_gpu(tiny(VARIANTS[name])), graphs=graphs)
+    assert {"one-query", "eager", "performer"}.issuperset(engine.decoder.split(" + "))
     for _ in range(2):  # the second time by replaying what was recorded
         for ids, padding, asked, expected in cases:
             left = None if padding is None else padding.cuda()
@@ -72,7 +71,7 @@ def test_bfloat16_errs_at_most_twice_as_much_as_transformers_own(name, library, 
 
     def by_model(dtype, device):
         copied = tiny(VARIANTS[name], head_dim=64, max_length=256).to(device, dtype)
-        copied.config.attention_backend = "sdpa" if VARIANTS[name].kernel == "flash" else None
+        copied.config.attention_backend = "sdpa"
         with torch.no_grad():
             return copied(ids.to(device), attention_mask=None if mask is None else mask.to(device)).logits.float().cpu()
 
@@ -82,42 +81,47 @@ def test_bfloat16_errs_at_most_twice_as_much_as_transformers_own(name, library, 
         cache = engine.cache(3, 120)
         ours = [engine.prefill(prompt.cuda(), left, cache)]
         for place in range(120 - steps, 120):
-            now = torch.tensor([place], device="cuda")
-            own = now.expand(3) if left is None else now - left
-            ours.append(engine.decode(ids[:, place].cuda(), own, now, left, cache))
+            own = torch.full((3,), place, device="cuda") - (0 if left is None else left)
+            ours.append(engine.decode(ids[:, place].cuda(), own, cache))
     wanted = exact[:, -steps - 1:]
     error = (torch.stack(ours, 1).float().cpu() - wanted).abs().max()
     assert error <= 2 * (plain[:, -steps - 1:] - wanted).abs().max() + 1e-3
 
 
-@pytest.mark.parametrize("name", ["flash", "flash_alibi", "flash_sparse", "alibi_window"])
+ONE_LAYER = {f"{name}-{index}": spec.layer(index) for name, spec in SOFTMAX.items() if spec.kernel == "flash"
+             for index in range(len(spec.layers) or 1)}
+
+
+@pytest.mark.parametrize("spec", ONE_LAYER.values(), ids=ONE_LAYER.keys())
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("decoder", ["one-query", "flash-attn", "flex", "sdpa"])
-def test_one_query_against_spelled_out_attention(name, dtype, decoder):
-    """Random caches up to thousands of keys, with and without padding."""
-    spec, heads, dim = VARIANTS[name], 3, 64
-    capability, make = DECODERS[decoder]
-    if reason := capability.unsupported(Job(spec, CUDA, dtype, dim, 1, 2, padded=True)):
+def test_one_query_against_spelled_out_attention(spec, dtype, decoder):
+    """Random caches up to thousands of keys, in rows of different lengths."""
+    heads, dim = 3, 64
+    job = Job(spec, CUDA, dtype, heads, dim, 1, 2, padded=True)
+    if reason := STATES[decoder][0].unsupported(job):
         pytest.skip(reason)
-    chosen = make(spec, heads)
     for rows, length, now in ((1, 5000, 4321), (3, 700, 0), (3, 700, 699), (2, 300, 31)):
-        for left in (None, torch.randint(0, now + 1, (rows,), device=CUDA)):
-            cache = Cache(spec.reach if chosen.ring else None, layers=1, rows=rows, heads=heads, length=length,
-                          head_dim=dim, device=CUDA, dtype=dtype)
-            cache.storage.normal_()
-            qkv, at = torch.randn(rows, 3, heads, dim, device=CUDA, dtype=dtype), torch.tensor([now], device=CUDA)
-            before = cache.storage.clone()
-            chosen.begin(cache, left)
-            out = chosen.run(qkv, 0, cache, at, chosen.prepare(cache, at, left), dim ** -0.5)
-            keys, values = before[0].float()
-            keys[:, :, now % cache.slots], values[:, :, now % cache.slots] = qkv[:, 1].float(), qkv[:, 2].float()
-            bias = bias_at(spec, heads, at, cache.positions(at), left)
-            scores = torch.einsum("rhd,rhsd->rhs", qkv[:, 0].float(), keys) * dim ** -0.5 + bias[:, :, 0]
-            expected = torch.einsum("rhs,rhsd->rhd", scores.softmax(-1), values)
-            rounding = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}[dtype]
-            torch.testing.assert_close(out.float(), expected, atol=rounding, rtol=rounding)
-            held = cache.storage[0, :, :, :, now % cache.slots]
-            torch.testing.assert_close(held, qkv[:, 1:].transpose(0, 1).contiguous(), atol=0, rtol=0)
+        state = state_for(job, layers=1, rows=rows, length=length, backend=decoder)
+        state.storage.normal_()
+        position = now - torch.randint(0, now + 1, (rows,), device=CUDA)
+        qkv = torch.randn(rows, 3, heads, dim, device=CUDA, dtype=dtype)
+        query, key, value = qkv.unbind(1)
+        if spec.positions == "rope":
+            turns = rotations(length, dim, CUDA)[position, None]
+            query, key = rotate(query, turns), rotate(key, turns)
+        held = state.positions(position)
+        keys, values = (kept.float() for kept in state.storage[0].clone())
+        row, slot = (held == position[:, None]).nonzero(as_tuple=True)
+        keys[row, :, slot], values[row, :, slot] = key.float(), value.float()
+        state.ready(position)
+        out = state.step(0, qkv)
+        bias = bias_at(spec, heads, position[:, None], held)
+        scores = torch.einsum("rhd,rhsd->rhs", query.float(), keys) * dim**-0.5 + bias[:, :, 0]
+        expected = torch.einsum("rhs,rhsd->rhd", scores.softmax(-1), values)
+        rounding = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}[dtype]
+        torch.testing.assert_close(out.float(), expected, atol=rounding, rtol=rounding)
+        torch.testing.assert_close(state.storage[0, 0][row, :, slot].float(), key.float(), atol=rounding, rtol=rounding)
 
 
 @variants
@@ -148,7 +152,7 @@ def test_memory_of_recordings_is_given_back():
     assert torch.cuda.memory_allocated() <= before + 2**20
 
 
-def test_weights_laid_out_anew_are_the_same_weights():
+def test_weights_that_are_re_laid_out_are_the_same_weights():
     model, ids = tiny(VARIANTS["flash"]), random_ids(2, 20, seed=3)
     expected = model(ids).logits
     on_gpu(model)

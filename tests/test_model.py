@@ -11,7 +11,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import headtohead
 from headtohead.attention import AttentionSpec
-from headtohead.attention.dispatch import BackendError
+from headtohead.attention.plan import BackendError
 from headtohead.models.checkpoints import build, check_trained_here, from_pretrained, named_variant
 from headtohead.models.gpt2 import GPT2, ModelError, compile_for_training
 from headtohead.params import Model, read_params
@@ -51,7 +51,7 @@ def test_every_weight_that_the_variant_keeps_is_the_pretrained_one(pretrained, n
     path, original = pretrained
     ours = dict(from_pretrained(VARIANTS[name], path, dropout=0.0, max_length=64).named_parameters())
     theirs = dict(original.named_parameters())
-    removed = {"transformer.wpe.weight"} if VARIANTS[name].positions == "alibi" else set()
+    removed = {"transformer.wpe.weight"} if VARIANTS[name].positions != "learned" else set()
     assert theirs.keys() - ours.keys() == removed
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
@@ -246,7 +246,8 @@ def test_the_variant_is_readable_in_the_checkpoint(tmp_path):
 def test_the_backend_that_runs_is_named(name):
     model: GPT2 = tiny(VARIANTS[name])
     assert model.backend_for(20) == model.backend_for(20, training=True)
-    assert model.backend_for(20) == ("eager" if VARIANTS[name].kernel == "eager" else "sdpa")
+    by = {"eager": "eager", "flash": "sdpa", "performer": "performer"}
+    assert model.backend_for(20) == " + ".join(dict.fromkeys(by[spec.kernel] for spec in VARIANTS[name].depth(2)))
 
 
 def test_a_named_backend_runs_the_model(trained):
@@ -298,7 +299,8 @@ def test_compiling_changes_neither_loss_nor_gradients_nor_names_nor_kernel(name)
     with torch._dynamo.config.patch(recompile_limit=8, fail_on_recompile_limit_hit=False):  # as they are, and put back
         compile_for_training(compiled)
         ours, theirs = gradients(compiled, "float32"), gradients(model, "float32")
-        assert counters["stats"]["unique_graphs"] == 2  # one for both blocks, one for the loss
+        kinds = len(set(VARIANTS[name].depth(2)))
+        assert counters["stats"]["unique_graphs"] == kinds + 1  # one for each kind of blocks, one for the loss
         assert not counters["graph_break"]
         with torch.profiler.profile() as profile:
             gradients(compiled, "bfloat16")

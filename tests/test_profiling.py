@@ -36,7 +36,7 @@ from headtohead.profiling.process import Subject, headline, sweep
 from headtohead.profiling.profile import arranged
 from headtohead.profiling.steps import Lesson
 from headtohead.profiling.timing import measure
-from headtohead.profiling.work import shape_of, visible_pairs
+from headtohead.profiling.work import pairs_of, shape_of
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SETTINGS = params.Profile(new_tokens=4, lengths=[16, 48, 24], batch_sizes=[3, 1], train_batch_sizes=[2, 1], pairs=2,
@@ -48,11 +48,11 @@ FLAT = {"forward_ms", "generate_ms", "first_token_ms", "tokens_per_s", "peak_mem
 pytestmark = pytest.mark.usefixtures("server")
 
 
-def tiny(device=CPU, layers=1, width=16, **variant):
+def tiny(device=CPU, layers=1, width=16, tile=(), **variant):
     """A GPT-2 that would emit end-of-text at once and for ever."""
     shape = params.Model(pretrained=None, dropout=0.0, layers=layers, width=width, heads=2, init_std=0.1,
                          position_init_std=0.01)
-    spec = AttentionSpec(**{"kernel": "flash"} | variant)
+    spec = AttentionSpec(**{"kernel": "flash"} | variant | ({"layers": tile} if tile else {}))
     model = from_scratch(spec, shape, vocab_size=VOCABULARY, max_length=LENGTH, end_of_text=END_OF_TEXT, seed=1).eval()
     with torch.no_grad():
         model.transformer.ln_f.weight.zero_()
@@ -679,11 +679,20 @@ SPECS = st.builds(lambda window: AttentionSpec(kernel="flash", pattern="window",
                   AttentionSpec(), st.integers(0, 12))
 
 
-@settings(max_examples=60, deadline=None)
-@given(SPECS, st.integers(0, 20), st.integers(0, 20))
-def test_visible_pairs_are_those_of_the_mask(spec, earlier, queries):
-    keys = earlier + queries
-    assert visible_pairs(spec, queries, keys) == visible(spec, keys)[earlier:].sum()
+def test_layers_that_differ_are_added_up():
+    near, far = ({"pattern": "window", "window": 3}, {"pattern": "full"})
+    mixed, *uniform = (shape_of(tiny(layers=3, tile=tile), itemsize=4) for tile in ([near, far, far], [near], [far]))
+    of_near, of_far = (shape.attention(20).operations for shape in uniform)
+    assert mixed.attention(20).operations == (of_near + 2 * of_far) // 3
+    for cost in (lambda shape: shape.train_step(2, 20, 40), lambda shape: shape.generate(10, 6)):
+        ours, lowest, highest = (cost(shape).operations for shape in (mixed, *uniform))
+        assert lowest < ours < highest
+
+
+def test_performers_work_grows_with_features_and_length_and_not_with_its_square():
+    few, many = (pairs_of(AttentionSpec(kernel="performer", features=m), 40, 40) for m in (8, 16))
+    assert many == 2 * few
+    assert pairs_of(AttentionSpec(kernel="performer", features=8), 80, 80) == 2 * few
 
 
 def operations_of(run):

@@ -11,7 +11,7 @@ from conftest import VARIANTS, random_ids, tiny
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from headtohead.attention import alibi_slopes, attend
-from headtohead.decoding.predictions import predict
+from headtohead.inference.predictions import predict
 from headtohead.models.batches import IGNORED, collate
 from headtohead.models.checkpoints import from_pretrained
 from headtohead.params import Generate, read_params

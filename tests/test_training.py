@@ -15,9 +15,9 @@ from conftest import VARIANTS, compiles, random_ids, tiny
 from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainingArguments
 
-from headtohead.decoding.engine import Engine
-from headtohead.decoding.generation import generate_tokens, reference_losses, write_summaries
-from headtohead.decoding.predictions import predict
+from headtohead.inference.engine import Engine
+from headtohead.inference.generation import generate_tokens, reference_losses, write_summaries
+from headtohead.inference.predictions import predict
 from headtohead.models.batches import collate
 from headtohead.params import Generate, Train
 from headtohead.records import DataError

@@ -227,7 +227,7 @@ class Preset(Section):
 
 class Params(Section):
     attention: Name
-    also: Annotated[list[Name], Field(min_length=4, max_length=4)]
+    also: Annotated[list[Name], Field(min_length=10, max_length=10)]
     preset: Name
     seed: Seed
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=100)]

@@ -3,54 +3,58 @@
 import torch
 from torch import Tensor
 
-from headtohead.attention.alibi import alibi_bias
-from headtohead.attention.patterns import PATTERNS
+from headtohead.attention.patterns import Pattern
+from headtohead.attention.positions import alibi_bias
 from headtohead.attention.spec import AttentionSpec
 
 
-def visible_at(spec: AttentionSpec, query: Tensor, key: Tensor) -> Tensor:
+def visible_at(pattern: Pattern, query: Tensor, key: Tensor) -> Tensor:
     """Whether the query at one position may see the key at another; the one place that makes all variants causal."""
-    return (key <= query) & PATTERNS[spec.pattern](query, key, **spec.numbers)
+    return (key <= query) & pattern.sees(query, key)
 
 
-def visible(spec: AttentionSpec, length: int) -> Tensor:
-    """Who sees whom in a sequence without padding.
+def visible(spec: AttentionSpec, length: int, layer: int = 0) -> Tensor:
+    """Who sees whom in a sequence without padding, in one layer of a model.
 
     Returns:
         bool tensor [length, length]; `[i, j]` is true where query i may see key j.
     """
     position = torch.arange(length)
-    return visible_at(spec, position[:, None], position[None, :])
+    return visible_at(spec.layer(layer).visibility, position[:, None], position[None, :])
 
 
 def dense_bias(spec: AttentionSpec, heads: int, queries: int, keys: int,
                left_padding: Tensor | None, device: torch.device) -> Tensor:
-    """`bias_at` of a whole sequence: the queries are the last of the keys, as in decoding with a cache.
-
-    Returns:
-        float32 [batch or 1, heads or 1, queries, keys].
-    """
-    key = torch.arange(keys, device=device)
-    return bias_at(spec, heads, key[keys - queries:], key, left_padding)
-
-
-def bias_at(spec: AttentionSpec, heads: int, query: Tensor, key: Tensor, left_padding: Tensor | None) -> Tensor:
-    """What to add to scaled scores: 0 or ALiBi's bias where a key is visible, -inf elsewhere.
-
-    A padding query sees itself alone, so that its row is finite; nothing real ever sees it.
+    """What to add to scaled scores of the last `queries` of `keys` positions, as in decoding with a cache.
 
     Args:
-        query, key: int [queries] and [keys], positions in the padded sequence, in any order, on one device;
-            a key at a negative one (a cache's empty place) is never visible.
+        spec: without `layers`.
         left_padding: int [batch], padding tokens before each sequence, or None.
 
     Returns:
         float32 [batch or 1, heads or 1, queries, keys].
     """
-    query = query[:, None]
-    bias = torch.zeros(1, 1, 1, 1, device=key.device)
-    if spec.positions == "alibi":
-        bias = alibi_bias(heads, query, key)[None]  # distances do not change with padding
-    first = 0 if left_padding is None else left_padding.to(key.device).view(-1, 1, 1, 1)
-    seen = visible_at(spec, query - first, key - first) & (key >= first) | (query == key)
-    return bias.masked_fill(~seen, float("-inf"))
+    key = torch.arange(keys, device=device)
+    if left_padding is not None:
+        key = key - left_padding.to(device)[:, None]  # a sequence's own positions begin after its padding
+    return bias_at(spec, heads, key[..., keys - queries:], key)
+
+
+def bias_at(spec: AttentionSpec, heads: int, query: Tensor, key: Tensor) -> Tensor:
+    """What to add to scaled scores: 0 or ALiBi's bias where a key is visible, -inf elsewhere.
+
+    A padding query sees itself alone, so that its row is finite; nothing real ever sees it.
+
+    Args:
+        spec: without `layers`.
+        query, key: int [(rows,) queries] and [(rows,) keys], positions in each row's own sequence, in any order; a key
+            at a negative one (padding, or an empty slot of a cache) is never visible.
+
+    Returns:
+        float32 [rows or 1, heads or 1, queries, keys].
+    """
+    query, key = query[..., :, None], key[..., None, :]
+    seen = visible_at(spec.visibility, query, key) & (key >= 0) | (query == key)
+    bias = alibi_bias(heads, query, key) if spec.positions == "alibi" else torch.zeros((), device=key.device)
+    bias = bias.masked_fill(~seen.unsqueeze(-3), float("-inf"))
+    return bias if bias.dim() == 4 else bias[None]

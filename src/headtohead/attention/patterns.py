@@ -1,29 +1,250 @@
-"""Who may see whom. A pattern is one function; its keyword-only arguments are its numbers in params.yaml.
+"""Who may see whom. A pattern is one class: its fields are its numbers in params.yaml, and it says itself what it sees,
+what a decoder must keep of it, how many pairs it counts, and which form it has that kernels are built for.
 
-Each takes the positions of queries and keys (integer tensors that broadcast against each other, or plain
-integers; 0 is a sequence's first token) and says where the key may be seen. Causality is added for all of
-them in one place (`masks.visible_at`), so a pattern speaks only of what it leaves out.
+Positions are integers, or integer tensors that broadcast against each other (torch or numpy); 0 is a sequence's first
+token. Causality is added for all patterns in one place (`masks.visible_at`), so `sees` speaks only of what a pattern
+leaves out. Imports no torch, so that parameters can be checked at once.
 """
 
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
-Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Blocks = Annotated[int, Field(ge=0, le=10_000)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+PATTERNS: dict[str, type["Pattern"]] = {}  # by name; a class adds itself
 
 
-def full(query: Any, key: Any) -> Any:
+class Form(NamedTuple):
+    """What a pattern is made of, in the terms that kernels are built for; what is left at its default asks for nothing.
+
+    Args:
+        window: so many of the last keys, the query's own among them, and no others but `first` and `stride`.
+        first: so many leading keys, seen by all that come after them.
+        block: the keys of the query's own block of so many.
+        stride: every so-manieth key before the query.
+    """
+
+    window: int | None = None
+    first: int = 0
+    block: int | None = None
+    stride: int | None = None
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """Names of what it asks for; none of full attention."""
+        return frozenset(name for name, number in self._asdict().items() if number)
+
+
+class Kept(NamedTuple):
+    """What a decoder must keep of a sequence: so many of its first keys, and so many of its last."""
+
+    first: int
+    last: int
+
+
+class Pattern(BaseModel):
+    """A pattern and its numbers; a subclass is one that params.yaml can name, unless it says named=False.
+
+    A subclass defines `sees`. The rest has defaults that hold for any pattern: all keys are kept, pairs are counted one
+    by one, and kernels that are built for a form do not take it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: ClassVar[str] = ""
+
+    def __init_subclass__(cls, named: bool = True, **rest: Any) -> None:
+        super().__init_subclass__(**rest)
+        cls.name = cls.__name__.lower()
+        if named:
+            PATTERNS[cls.name] = cls
+
+    def sees(self, query: Any, key: Any) -> Any:
+        """Whether the query at one position may see the key at another that is not later."""
+        raise NotImplementedError
+
+    def keeps(self, length: int) -> Kept:
+        """What later queries may still see of a sequence that will be `length` long at most."""
+        return Kept(0, length)
+
+    def count(self, query: int) -> int:
+        """How many keys the query at a position sees."""
+        import numpy as np  # most of those who read parameters do without
+
+        return int(np.count_nonzero(self.sees(query, np.arange(query + 1))))
+
+    def pairs(self, queries: int, keys: int) -> int:
+        """How many pairs of query and key see each other, the queries being the last of the keys."""
+        return sum(map(self.count, range(keys - queries, keys)))
+
+    @property
+    def form(self) -> Form | None:
+        """What it is to kernels that are built for a form; None if it has none of them."""
+        return None
+
+    @property
+    def grain(self) -> int | None:
+        """Blocks of so many queries and keys are seen as a whole or not at all; None if it has no such blocks."""
+        return None
+
+    def in_layer(self, index: int) -> Self:
+        """As it is in one layer of a model: the same, but for patterns that draw at random."""
+        return self
+
+    def draw(self, axes: Any, length: int) -> None:
+        """Draw who sees whom onto matplotlib `axes`: queries downwards, keys to the right."""
+        import numpy as np
+
+        query, key = np.ogrid[:length, :length]
+        seen = np.broadcast_to((key <= query) & self.sees(query, key), (length, length))
+        axes.imshow(np.where(seen, 1.0, np.where(key <= query, 0.12, 0.0)), cmap="Blues", vmin=0, vmax=1,
+                    interpolation="nearest", aspect="equal")
+        axes.set(xticks=[], yticks=[])
+
+
+class Full(Pattern):
     """Every key up to the query's own."""
-    return key <= query
+
+    def sees(self, query: Any, key: Any) -> Any:
+        return key <= query
+
+    def count(self, query: int) -> int:
+        return query + 1
+
+    @property
+    def form(self) -> Form:
+        return Form()
 
 
-def window(query: Any, key: Any, *, window: Count) -> Any:
+class Window(Pattern):
     """The last `window` keys: the query's own and the window-1 before it."""
-    return query - key < window
+
+    window: Count
+
+    def sees(self, query: Any, key: Any) -> Any:
+        return query - key < self.window
+
+    def keeps(self, length: int) -> Kept:
+        return Kept(0, min(self.window, length))
+
+    def count(self, query: int) -> int:
+        return min(query + 1, self.window)
+
+    @property
+    def form(self) -> Form:
+        return Form(window=self.window)
 
 
-PATTERNS: dict[str, Callable[..., Any]] = {pattern.__name__: pattern for pattern in (full, window)}
+class Strided(Pattern):
+    """The last `stride` keys, and every stride-th before them, counted back from the query (Child et al. 2019)."""
 
-# How many keys back from its own, that one included, a query can look at most; no limit for a pattern that is not here.
-REACH: dict[str, Callable[..., int]] = {"window": lambda *, window: window}
+    stride: Count
+
+    def sees(self, query: Any, key: Any) -> Any:
+        return (query - key < self.stride) | ((query - key) % self.stride == 0)
+
+    def count(self, query: int) -> int:
+        return min(query + 1, self.stride) + query // self.stride * (self.stride > 1)
+
+    @property
+    def form(self) -> Form:
+        return Form(window=self.stride, stride=self.stride)
+
+
+class Block(Pattern):
+    """The keys of the query's own block of `block`."""
+
+    block: Count
+
+    def sees(self, query: Any, key: Any) -> Any:
+        return query // self.block == key // self.block
+
+    def keeps(self, length: int) -> Kept:
+        return Kept(0, min(self.block, length))
+
+    def count(self, query: int) -> int:
+        return query % self.block + 1
+
+    @property
+    def form(self) -> Form:
+        return Form(block=self.block)
+
+    @property
+    def grain(self) -> int:
+        return self.block
+
+
+class Longformer(Pattern):
+    """A window, and the first `globals` keys, which everyone sees (Beltagy et al. 2020, in a causal decoder).
+
+    A few globals are what Xiao et al. 2023 call attention sinks.
+    """
+
+    window: Count
+    globals: Count
+
+    def sees(self, query: Any, key: Any) -> Any:
+        return (query - key < self.window) | (key < self.globals)
+
+    def keeps(self, length: int) -> Kept:
+        first = min(self.globals, length)
+        return Kept(first, min(self.window, length - first))
+
+    def count(self, query: int) -> int:
+        return min(query + 1, self.window + self.globals)
+
+    @property
+    def form(self) -> Form:
+        return Form(window=self.window, first=self.globals)
+
+
+class BigBird(Pattern):
+    """Blocks of `block` keys (Zaheer et al. 2020, in a causal decoder): the query's own and the window_blocks-1 before
+    it, the first `global_blocks`, and `random_blocks` of those in between, other ones in each layer.
+
+    The random ones are one of each of as many equal parts of what lies in between, so that they are spread over all of
+    it. They follow from the seed by integer arithmetic alone, so they are the same on every machine and backend.
+    """
+
+    block: Count
+    window_blocks: Count
+    global_blocks: Blocks
+    random_blocks: Blocks
+    seed: Seed = 0
+
+    def sees(self, query: Any, key: Any) -> Any:
+        at, other = query // self.block, key // self.block
+        seen = (at - other < self.window_blocks) | (other < self.global_blocks)
+        between = at + 1 - self.window_blocks - self.global_blocks
+        between = between * (between > 0)
+        for part in range(self.random_blocks):
+            start, end = part * between // self.random_blocks, (part + 1) * between // self.random_blocks
+            size = end - start
+            drawn = self.global_blocks + start + _mixed(self.seed, at, part) % (size + (size == 0))
+            seen = seen | ((other == drawn) & (size > 0))
+        return seen
+
+    def count(self, query: int) -> int:
+        before = query // self.block
+        near = min(before, self.window_blocks - 1)
+        leading = min(before - near, self.global_blocks)
+        drawn = min(before - near - leading, self.random_blocks)
+        return (near + leading + drawn) * self.block + query % self.block + 1
+
+    @property
+    def grain(self) -> int:
+        return self.block
+
+    def in_layer(self, index: int) -> Self:
+        return self.model_copy(update={"seed": (self.seed + 40_503 * index) % 2**32})
+
+
+def _mixed(seed: int, at: Any, part: int) -> Any:
+    """A number below 2^16 from three, as good as random; nothing on the way leaves 32 bits, which GPUs count in."""
+    number = (at + (seed ^ seed >> 16)) & 0xFFFF
+    for step in (part + 1, 2 * part + 1):
+        number = ((number ^ number >> 7) * 0x6D2B + step * 0x3C6F) & 0xFFFF
+    return number ^ number >> 9

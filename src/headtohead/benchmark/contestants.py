@@ -13,13 +13,13 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from headtohead.attention.alibi import alibi_slopes
-from headtohead.attention.dispatch import Job, choose
-from headtohead.attention.patterns import PATTERNS
+from headtohead.attention.job import Job
+from headtohead.attention.plan import plan as planned_for
+from headtohead.attention.positions import alibi_slopes
 from headtohead.attention.spec import AttentionSpec
 from headtohead.benchmark.plan import OURS, Plan, Point, Task, tasks
-from headtohead.decoding.engine import Engine
-from headtohead.decoding.search import generate
+from headtohead.inference.engine import Engine
+from headtohead.inference.search import generate
 from headtohead.models.gpt2 import GPT2, compile_for_training, from_scratch, mixed
 from headtohead.params import Model
 
@@ -147,26 +147,27 @@ def attention(task: Task, plan: Plan, device: torch.device) -> tuple[Attention, 
 
 
 def _dispatched(spec: AttentionSpec, point: Point, plan: Plan, device: torch.device) -> tuple[Attention, str]:
-    head_dim, dtype = plan.width // plan.heads, getattr(torch, plan.dtype)
-    backend = choose(Job(spec, device, dtype, head_dim, point.length, point.length,
-                         backward=point.work == "attention_backward")).backend
-    prepared = backend.prepare(spec, plan.heads, point.length, point.length, None, device)
-    return lambda q, k, v: backend.run(q, k, v, spec, prepared, head_dim ** -0.5), backend.name
+    job = Job(spec.layer(0), device, getattr(torch, plan.dtype), plan.heads, plan.width // plan.heads, point.length,
+              point.length, backward=point.work == "attention_backward", batch=point.batch)
+    planned = planned_for(job)
+    return planned, planned.backend
 
 
 def _flash_attn(spec: AttentionSpec, heads: int, length: int, device: torch.device) -> Attention:
     """Its window (left, right) is how many keys beside the query's own; it takes [batch, length, heads, head_dim]."""
-    window = (spec.numbers["window"] - 1, 0) if spec.pattern == "window" else (-1, -1)
+    form = spec.visibility.form
+    assert form is not None  # or `takes` had said no
+    window = (-1, -1) if form.window is None else (form.window - 1, 0)
     slopes = alibi_slopes(heads).to(device) if spec.positions == "alibi" else None
     call = partial(import_module("flash_attn").flash_attn_func, causal=True, window_size=window, alibi_slopes=slopes)
     return lambda q, k, v: call(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
 
 
 def _flex(spec: AttentionSpec, heads: int, length: int, device: torch.device) -> Attention:
-    pattern, slopes = partial(PATTERNS[spec.pattern], **spec.numbers), alibi_slopes(heads).to(device)
+    pattern, slopes = spec.layer(0).visibility, alibi_slopes(heads).to(device)
 
     def seen(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return (key <= query) & pattern(query, key)
+        return (key <= query) & pattern.sees(query, key)
 
     def biased(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return score - slopes[head] * (query - key)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from headtohead.attention.patterns import Form
 from headtohead.attention.spec import AttentionSpec
 
 OURS = "headtohead"
@@ -110,5 +111,9 @@ def _does(rival: str, variant: str, plan: Plan) -> bool:
     if rival in STANDS_FOR:
         return STANDS_FOR[rival] == variant
     spec = plan.variants[variant]
-    plain = spec.pattern == "full" and spec.positions == "learned"
-    return spec.kernel == "flash" and (plain or rival != "sdpa")
+    if spec.kernel != "flash" or spec.layers or spec.positions == "rope":
+        return False
+    form = spec.visibility.form
+    takes = {"flash-attn": form is not None and form.parts <= {"window"}, "flex": True,
+             "sdpa": form == Form() and spec.positions != "alibi"}
+    return takes[rival]

@@ -44,7 +44,7 @@ def build(spec: AttentionSpec, settings: Model, tokenizer: PreTrainedTokenizerBa
     """
     if settings.pretrained is not None:
         source = pretrained_source(settings.pretrained)
-        model = from_pretrained(spec, source, dropout=settings.dropout, max_length=max_length)
+        model = from_pretrained(spec, source, dropout=settings.dropout, max_length=max_length, seed=seed)
         _check_vocabulary(source, model, tokenizer)
     else:
         model = from_scratch(spec, settings, vocab_size=len(tokenizer), max_length=max_length,
@@ -61,8 +61,11 @@ def _end_with(model: GPT2, tokenizer: PreTrainedTokenizerBase) -> None:
     model.generation_config = GenerationConfig(bos_token_id=tokenizer.bos_token_id, eos_token_id=end, pad_token_id=end)
 
 
-def from_pretrained(spec: AttentionSpec, source: str | Path, *, dropout: float, max_length: int) -> GPT2:
+def from_pretrained(spec: AttentionSpec, source: str | Path, *, dropout: float, max_length: int, seed: int = 0) -> GPT2:
     """A pretrained GPT-2, from the hub or a local folder, with every weight that the variant does not remove.
+
+    Args:
+        seed: of the random features that a Performer adds.
 
     Raises:
         ModelError: it cannot be found or read, is no GPT-2, is pickled, weights are missing, or its positions end
@@ -73,7 +76,9 @@ def from_pretrained(spec: AttentionSpec, source: str | Path, *, dropout: float, 
         raise ModelError(f"{source} has {config.n_positions} positions, fewer than tokenizer.max_length {max_length}")
     config.attention_variant = spec.model_dump()
     config.attn_pdrop, config.resid_pdrop, config.embd_pdrop = 0.0, dropout, dropout
-    return _checked(source, config)
+    model = _checked(source, config, drawn=True)
+    model.draw_features(seed)
+    return model
 
 
 def load(path: str | Path, backend: str | None = None) -> tuple[GPT2, PreTrainedTokenizerBase]:
@@ -133,7 +138,7 @@ def _reading(file: str) -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:
-        raise ModelError(f"{file} cannot be read: {' '.join(str(error).split())}; get the model anew (`dvc repro` "
+        raise ModelError(f"{file} cannot be read: {' '.join(str(error).split())}; get the model again (`dvc repro` "
                          "does so for models/VARIANT/SEED)") from error
 
 
@@ -146,8 +151,12 @@ def _config(source: str | Path) -> Config:
         return Config(**{name: value for name, value in settings.items() if name not in OF_THE_CALLER})
 
 
-def _checked(source: str | Path, config: Config) -> GPT2:
-    """Load weights from safetensors; refuse to go on with any that the checkpoint does not have."""
+def _checked(source: str | Path, config: Config, drawn: bool = False) -> GPT2:
+    """Load weights from safetensors; refuse to go on with any that the checkpoint does not have.
+
+    Args:
+        drawn: whether random features are drawn later, which no plain GPT-2 has.
+    """
     folder = Path(source)
     if any(folder.glob("pytorch_model*.bin")) and not any(folder.glob("*.safetensors")):
         raise ModelError(f"{source} holds pickled weights alone, and opening those can run any code; safetensors are "
@@ -156,7 +165,8 @@ def _checked(source: str | Path, config: Config) -> GPT2:
         model, report = GPT2.from_pretrained(
             source, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True,
             ignore_mismatched_sizes=True)  # they are in the report, which says which
-    if unfit := sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}):
+    missing = {name for name in report["missing_keys"] if not (drawn and name.endswith(".features.projection"))}
+    if unfit := sorted({*missing, *(name for name, *_ in report["mismatched_keys"])}):
         raise ModelError(f"{source} lacks weights that its config.json asks for, or has them in another shape: "
                          f"{', '.join(unfit[:5])}")
     if unused := sorted(name for name in report["unexpected_keys"] if PART_OF_GPT2.search(name)):

@@ -18,7 +18,9 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutput
 
-from headtohead.attention.dispatch import Backend, Job, choose
+from headtohead.attention.favor import orthogonal_features
+from headtohead.attention.job import Job
+from headtohead.attention.plan import Plan, named, plan
 from headtohead.attention.spec import AttentionSpec
 from headtohead.models.batches import IGNORED
 from headtohead.models.card import card
@@ -61,33 +63,55 @@ class Config(GPT2Config):
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """What one forward pass hands to each of its layers in place of a mask."""
+class Plans:
+    """What one forward pass hands to each of its layers in place of a mask: a plan for each kind of layers."""
 
-    spec: AttentionSpec
-    backend: Backend
-    shared: Any
+    of_kind: tuple[Plan, ...]
 
 
-def _prepare(q_length: int, kv_length: int, attention_mask: Tensor | None, config: GPT2Config,
-             dtype: torch.dtype, device: torch.device, **_: Any) -> Prepared:
+def _prepare(batch_size: int, q_length: int, kv_length: int, attention_mask: Tensor | None, config: GPT2Config,
+             dtype: torch.dtype, device: torch.device, **_: Any) -> Plans:
     """The registry's mask function, called once a forward pass."""
-    spec, device = variant_of(config), torch.device(device)
     padding = None if attention_mask is None else _left_padding(attention_mask)
-    backend = _backend(config, device, dtype, q_length, kv_length, padding is not None, torch.is_grad_enabled())
-    return Prepared(spec, backend, backend.prepare(spec, config.n_head, q_length, kv_length, padding, device))
+    jobs = _jobs(config, torch.device(device), dtype, q_length, kv_length, padding is not None,
+                 torch.is_grad_enabled(), batch_size)
+    return Plans(tuple(plan(job, padding, config.attention_backend) for job in jobs))
 
 
-def _backend(config: GPT2Config, device: torch.device, dtype: torch.dtype, queries: int, keys: int,
-             padded: bool, backward: bool) -> Backend:
+def _jobs(config: GPT2Config, device: torch.device, dtype: torch.dtype, queries: int, keys: int,
+          padded: bool, backward: bool, batch: int = 1) -> list[Job]:
+    """One for each kind of layers."""
     if torch.is_autocast_enabled(device.type):  # weights keep their dtype, but queries and keys will not
         dtype = torch.get_autocast_dtype(device.type)
-    job = Job(variant_of(config), device, dtype, config.n_embd // config.n_head, queries, keys, padded, backward)
-    return choose(job, getattr(config, "attention_backend", None)).backend
+    return [Job(spec, device, dtype, config.n_head, config.n_embd // config.n_head, queries, keys, padded, backward,
+                scale, batch) for spec, scale in kinds_of(config)]
+
+
+def layers_of(config: GPT2Config) -> list[tuple[AttentionSpec, float]]:
+    """What each layer computes, and what it multiplies scores by."""
+    scale = float((config.n_embd // config.n_head) ** -0.5) if config.scale_attn_weights else 1.0
+    by_layer = config.scale_attn_by_inverse_layer_idx
+    return [(spec, scale / (index + 1) if by_layer else scale)
+            for index, spec in enumerate(variant_of(config).depth(config.n_layer))]
+
+
+def kinds_of(config: GPT2Config) -> list[tuple[AttentionSpec, float]]:
+    """`layers_of`, each once: layers of one kind share masks, compiled code and memory."""
+    return list(dict.fromkeys(layers_of(config)))
+
+
+def features_of(model: "GPT2") -> list[tuple[Tensor, ...]]:
+    """Each layer's random features, float32 [features, head_dim], if it is a Performer's."""
+    return [_features(block.attn) for block in model.transformer.h]
+
+
+def _features(module: nn.Module) -> tuple[Tensor, ...]:
+    own = getattr(module, "features", None)
+    return () if own is None else (own.projection,)
 
 
 def _left_padding(mask: Tensor) -> Tensor | None:
-    """How many positions each row [batch, length] leaves out on its left; None where no row does.
+    """How many positions each row [batch, length] leaves out on its left; None if none does.
 
     What is left out on the right needs no mask: causality already hides it from every real position.
     """
@@ -98,14 +122,13 @@ def _left_padding(mask: Tensor) -> Tensor | None:
     return first if bool(first.any()) else None
 
 
-def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Prepared,
+def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Plans,
                scaling: float, dropout: float = 0.0, **_: Any) -> tuple[Tensor, None]:
     """The registry's attention function: [batch, heads, length, head_dim] in, [batch, length, heads, head_dim] out."""
     if dropout:
         raise ValueError("attention dropout must be 0 (attn_pdrop): the kernels disagree on it")
-    prepared = attention_mask
-    out = prepared.backend.run(query, key, value, prepared.spec, prepared.shared, scaling)
-    return out.transpose(1, 2), None
+    kind: Any = module.kind
+    return attention_mask.of_kind[kind](query, key, value, *_features(module)).transpose(1, 2), None
 
 
 # Both under one name: with the first alone transformers passes no mask at all, and nothing is causal.
@@ -118,6 +141,24 @@ class NoPositions(nn.Module):
 
     def forward(self, position_ids: Tensor) -> Tensor:
         return torch.zeros((), device=position_ids.device)
+
+
+class RandomFeatures(nn.Module):
+    """A Performer layer's projection: float32 [features, head_dim] in a model of any dtype, drawn once, not trained."""
+
+    projection: Tensor
+
+    def __init__(self, features: int, head_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("projection", torch.zeros(features, head_dim))
+
+    def draw(self, seed: int) -> None:
+        features, head_dim = self.projection.shape
+        self.projection.copy_(orthogonal_features(features, head_dim, seed))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RandomFeatures":
+        self.projection = self.projection.to(fn(self.projection).device)  # and not to another dtype
+        return self
 
 
 def _token_losses(head: nn.Linear, hidden: Tensor, labels: Tensor) -> Tensor:
@@ -145,8 +186,13 @@ class GPT2(GPT2LMHeadModel):
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__(config)
-        if variant_of(config).positions == "alibi":
+        if variant_of(config).positions != "learned":
             self.transformer.wpe = NoPositions()
+        layers, kinds = layers_of(config), kinds_of(config)
+        for block, layer in zip(self.transformer.h, layers, strict=True):
+            block.attn.kind = kinds.index(layer)
+            if layer[0].kernel == "performer":
+                block.attn.features = RandomFeatures(layer[0].numbers["features"], block.attn.head_dim)
         if config.activation_function in TANH_GELU:
             for block in self.transformer.h:
                 block.mlp.act = nn.GELU(approximate="tanh")  # one operation where transformers has eight
@@ -167,6 +213,12 @@ class GPT2(GPT2LMHeadModel):
         super().save_pretrained(save_directory, **rest)
         Path(save_directory, "README.md").write_text(card(self.config, self.variant), encoding="utf-8")
 
+    def draw_features(self, seed: int) -> None:
+        """Draw the random features of all Performer layers, other ones for each layer and seed."""
+        for index, block in enumerate(self.transformer.h):
+            if hasattr(block.attn, "features"):
+                block.attn.features.draw(seed * self.config.n_layer + index)
+
     @property
     def variant(self) -> AttentionSpec:
         return variant_of(self.config)
@@ -177,12 +229,13 @@ class GPT2(GPT2LMHeadModel):
         Raises:
             BackendError: nothing can, or not what was asked for.
         """
-        return _backend(self.config, self.device, self.dtype, length, length, False, training).name
+        return named(_jobs(self.config, self.device, self.dtype, length, length, False, training),
+                     self.config.attention_backend)
 
     @property
     def length_limit(self) -> int | None:
         """The longest sequence in tokens, or None where positions set no limit."""
-        return None if self.variant.positions == "alibi" else self.config.n_positions
+        return self.config.n_positions if self.variant.positions == "learned" else None
 
     def forward(self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None,
                 position_ids: Tensor | None = None, labels: Tensor | None = None, weights: Tensor | None = None,
@@ -229,7 +282,7 @@ AutoModelForCausalLM.register(Config, GPT2)
 def compile_for_training(model: GPT2) -> None:
     """Compile a model's blocks and loss in place, for training on CUDA; its parameters keep their names.
 
-    Blocks are alike, so they share one compilation for each shape [batch, length]: give them few. The loss is
+    Blocks of one kind share one compilation for each shape [batch, length]: give them few. The loss is
     compiled for any number of positions; under autocast its logits never stand in memory as float32.
 
     Raises (when the model runs):
@@ -275,4 +328,5 @@ def from_scratch(spec: AttentionSpec, settings: Model, *, vocab_size: int, max_l
     if spec.positions == "learned":
         assert settings.position_init_std is not None  # the parameters' validator saw to it
         nn.init.normal_(model.transformer.wpe.weight, std=settings.position_init_std)
+    model.draw_features(seed)
     return model

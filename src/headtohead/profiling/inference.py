@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from headtohead import params
-from headtohead.decoding.engine import Engine
-from headtohead.decoding.search import generate
+from headtohead.inference.engine import Engine
+from headtohead.inference.search import generate
 from headtohead.profiling import nvml
 from headtohead.profiling.kernel import attention_alone
 from headtohead.profiling.operations import top_operations, write_empty

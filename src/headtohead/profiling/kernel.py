@@ -1,4 +1,4 @@
-"""Attention alone: what a variant's kernel takes, without the rest of the model and without launch gaps."""
+"""Attention alone: what a variant's kernels take, without the rest of the model and without launch gaps."""
 
 from collections.abc import Callable
 from functools import cache
@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from headtohead.attention.dispatch import Backend, Job, choose
-from headtohead.attention.spec import AttentionSpec
-from headtohead.decoding import graphs
+from headtohead.attention.job import Job
+from headtohead.attention.plan import plan
+from headtohead.inference import graphs
+from headtohead.models.gpt2 import features_of, layers_of
 from headtohead.profiling.passes import Work
 
 if TYPE_CHECKING:
@@ -22,38 +23,36 @@ def captured(run: Callable[[], object], device: torch.device) -> Callable[[], ob
 
 
 def attention_alone(model: "GPT2", length: int, backend: str) -> Work:
-    """One layer's attention over one sequence, by the backend that the model's pass takes at this length.
+    """One layer's attention over one sequence, by the backends that the model's pass takes at this length.
 
-    A run goes through as many layers as the model has: a launch between CUDA's events takes as long as a short
-    attention. What belongs to no layer (masks, biases) is prepared once, in the first run, and not timed.
+    A run goes through all of the model's layers, and its time is divided by their number: layers may differ, and a
+    launch between CUDA's events takes as long as a short attention. What is made once for a pass (masks, biases) is
+    made in the first run, and not timed.
     """
     @cache
     def ready() -> Callable[[], object]:
-        return captured(_layers(model, length, backend), model.device)
+        return captured(_layers(model, length), model.device)
 
-    @torch.inference_mode()  # as the engine: what is compiled for one mode is compiled anew for another
+    @torch.inference_mode()  # as the engine: what is compiled for one mode is compiled again for another
     def run() -> None:
         ready()()
 
     return Work("attention", 1, length, 0, run, backend, times=model.config.n_layer)
 
 
-def _layers(model: "GPT2", length: int, name: str) -> Callable[[], None]:
-    spec, heads, layers, device = model.variant, model.config.n_head, model.config.n_layer, model.device
-    q, k, v = _random_heads(heads, length, model.config.n_embd // heads, device, model.dtype)
-    backend = _backend(spec, q, name)
-    prepared, scale = backend.prepare(spec, heads, length, length, None, device), q.shape[-1] ** -0.5
+def _layers(model: "GPT2", length: int) -> Callable[[], None]:
+    heads, device, dtype = model.config.n_head, model.device, model.dtype
+    q, k, v = _random_heads(heads, length, model.config.n_embd // heads, device, dtype)
+    jobs = [Job(spec, device, dtype, heads, q.shape[-1], length, length, scale=scale)
+            for spec, scale in layers_of(model.config)]
+    plans = {job: plan(job, backend=model.config.attention_backend) for job in jobs}
+    layers = [(plans[job], features) for job, features in zip(jobs, features_of(model), strict=True)]
 
     def run() -> None:
-        for _ in range(layers):
-            backend.run(q, k, v, spec, prepared, scale)
+        for planned, features in layers:
+            planned(q, k, v, *features)
 
     return run
-
-
-def _backend(spec: AttentionSpec, q: Tensor, name: str) -> Backend:
-    length, head_dim = q.shape[-2:]
-    return choose(Job(spec, q.device, q.dtype, head_dim, length, length), name).backend
 
 
 def _random_heads(heads: int, length: int, head_dim: int, device: torch.device, dtype: torch.dtype) -> list[Tensor]:

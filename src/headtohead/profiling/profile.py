@@ -79,7 +79,7 @@ def arranged(processes: Sequence[Process], swept: Sequence[Measurement], rest: R
         "backend": backend, "dtype": inferred[0].dtype, "versions": machine.versions(),
         "timings": timings, "memory": [one.row() for one in everything if one.unit == "MB"],
         "pairs": in_pairs(processes), "processes": [one.row() for one in processes],
-        "peaks": _significant(asdict(peaks)), "attention_share": _attention_share(everything, shape.layers)}
+        "peaks": _significant(asdict(peaks)), "attention_share": _attention_share(everything, len(shape.layers))}
 
 
 def _over(name: str, processes: Sequence[Process]) -> float | None:

@@ -43,13 +43,13 @@ class Shape:
     """What of a model the costs depend on.
 
     Args:
+        layers: what each layer computes.
         weights: numbers in the blocks' matrices.
         width: heads times head_dim.
         itemsize: bytes of a number.
     """
 
-    spec: AttentionSpec
-    layers: int
+    layers: tuple[AttentionSpec, ...]
     width: int
     vocabulary: int
     weights: int
@@ -58,31 +58,31 @@ class Shape:
     def forward(self, batch: int, length: int) -> Cost:
         """A pass over prompts [batch, length], with the logits of each one's next token."""
         tokens, key_and_value = batch * length, 2 * self.width**2
-        last = self.weights // self.layers
+        last = self.weights // len(self.layers)
         products = (self.weights - last + key_and_value) * tokens + (last - key_and_value) * batch
-        pairs = batch * visible_pairs(self.spec, length, length)
-        last_pairs = batch * visible_pairs(self.spec, 1, length)
-        return (Cost(2 * products, self.weights * self.itemsize) + self._scores(pairs * (self.layers - 1) + last_pairs)
-                + self._logits(batch) + self._cache(tokens, tokens))
+        pairs = (sum(pairs_of(layer, length, length) for layer in self.layers[:-1])
+                 + pairs_of(self.layers[-1], 1, length))
+        return (Cost(2 * products, self.weights * self.itemsize) + self._scores(batch * pairs)
+                + self._logits(batch) + self._cache(2 * tokens * len(self.layers)))
 
     def generate(self, length: int, new_tokens: int) -> Cost:
         """One sequence's prompt of `length` tokens in one pass, then a pass for each new token but the last."""
         steps = new_tokens - 1
-        seen = visible_pairs(self.spec, steps, length + steps)
-        decoding = (self._blocks(1) + self._logits(1)) * steps + self._scores(seen * self.layers)
-        return self.forward(1, length) + decoding + self._cache(steps, seen)
+        seen = sum(pairs_of(layer, steps, length + steps) for layer in self.layers)
+        decoding = (self._blocks(1) + self._logits(1)) * steps + self._scores(seen)
+        return self.forward(1, length) + decoding + self._cache(steps * len(self.layers) + seen)
 
     def train_step(self, batch: int, length: int, counted: int) -> Cost:
         """A pass over [batch, length] tokens with the logits of those that the loss counts, and its backward, which is
         twice as much; the optimizer's own work is left out."""
-        tokens, pairs = batch * length, batch * visible_pairs(self.spec, length, length)
-        return (self._blocks(tokens) + self._scores(pairs * self.layers) + self._logits(counted)
-                + self._cache(tokens, tokens)) * 3
+        tokens, pairs = batch * length, batch * sum(pairs_of(layer, length, length) for layer in self.layers)
+        return (self._blocks(tokens) + self._scores(pairs) + self._logits(counted)
+                + self._cache(2 * tokens * len(self.layers))) * 3
 
     def attention(self, length: int) -> Cost:
-        """One layer's attention over one sequence: queries, keys and values read, the result written."""
+        """One layer's attention over one sequence, on average: queries, keys and values read, the result written."""
         moved = Cost(0, 4 * length * self.width * self.itemsize)
-        return self._scores(visible_pairs(self.spec, length, length)) + moved
+        return self._scores(sum(pairs_of(layer, length, length) for layer in self.layers) // len(self.layers)) + moved
 
     def _blocks(self, tokens: int) -> Cost:
         return Cost(2 * self.weights * tokens, self.weights * self.itemsize)
@@ -91,9 +91,9 @@ class Shape:
         head, logits = self.width * self.vocabulary, tokens * self.vocabulary
         return Cost(2 * head * tokens, (head + logits) * self.itemsize)
 
-    def _cache(self, written: int, read: int) -> Cost:
-        """Keys and values of so many positions in every layer."""
-        return Cost(0, 2 * self.layers * self.width * (written + read) * self.itemsize)
+    def _cache(self, moved: int) -> Cost:
+        """Keys and values of so many positions, of all layers together, written or read."""
+        return Cost(0, 2 * self.width * moved * self.itemsize)
 
     def _scores(self, pairs: int) -> Cost:
         """For each pair and head a product of query and key, and one of weight and value."""
@@ -104,13 +104,15 @@ def shape_of(model: "GPT2", itemsize: int) -> Shape:
     """The shape of a model whose numbers take `itemsize` bytes."""
     weights = sum(weight.numel() for weight in model.transformer.h.parameters() if weight.dim() == 2)
     config = model.config
-    return Shape(model.variant, config.n_layer, config.n_embd, config.vocab_size, weights, itemsize)
+    return Shape(tuple(model.variant.depth(config.n_layer)), config.n_embd, config.vocab_size, weights, itemsize)
 
 
-def visible_pairs(spec: AttentionSpec, queries: int, keys: int) -> int:
-    """How many pairs of query and key lie within the pattern's reach, the queries being the last of the keys."""
-    def up_to(length: int) -> int:
-        near = length if spec.reach is None else min(length, spec.reach)  # those who see all before them
-        return near * (near + 1) // 2 + (length - near) * near
+def pairs_of(layer: AttentionSpec, queries: int, keys: int) -> int:
+    """How many pairs of query and key see each other, the queries being the last of the keys.
 
-    return up_to(keys) - up_to(keys - queries)
+    Performer has none: its work for each query, two projections and two products with its sums, is that of two pairs
+    for each feature.
+    """
+    if layer.kernel == "performer":
+        return 2 * int(layer.numbers["features"]) * queries
+    return layer.visibility.pairs(queries, keys)

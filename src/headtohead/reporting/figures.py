@@ -149,7 +149,7 @@ def fact_recall(results: Results) -> Figure:
         shift = 0.06 * (place - (len(results.variants) - 1) / 2)  # or the error bars hide each other
         _points(axes, place, variant, [x + shift for x in range(len(own))], [row["fact_recall"] for row in own],
                 [(row["fact_recall_low"], row["fact_recall_high"]) for row in own])
-        if window := variant.spec.numbers.get("window"):
+        if window := _window(variant):
             at = _between(window, groups)
             axes.axvline(at, color=COLOURS[place], linestyle=":", linewidth=1.6)
             axes.text(at, 0.02, f" window {window}", color=COLOURS[place])
@@ -158,6 +158,13 @@ def fact_recall(results: Results) -> Figure:
              ylim=(0, 1.02))
     legend(figure, axes)
     return figure
+
+
+def _window(variant: Variant) -> int | None:
+    """How many of the last keys a token sees in any one layer; None if there is no such limit."""
+    forms = [layer.visibility.form for layer in variant.spec.depth(len(variant.spec.layers) or 1)]
+    windows = [form.window or form.block for form in forms if form is not None and not form.stride]
+    return max(filter(None, windows)) if len(windows) == len(forms) and all(windows) else None
 
 
 def learning_curves(results: Results) -> Figure:

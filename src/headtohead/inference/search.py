@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from headtohead.decoding.engine import Engine, rounded
-from headtohead.decoding.graphs import Part
-from headtohead.decoding.network import likeliest
+from headtohead.inference.engine import Engine, rounded
+from headtohead.inference.graphs import Part
 
 CHECKED = 8  # steps between two looks at whether all is done, each of which waits for a GPU
 NEVER = -1.0e9  # transformers' score of what must not be chosen
@@ -16,7 +15,7 @@ NEVER = -1.0e9  # transformers' score of what must not be chosen
 
 @dataclass(frozen=True)
 class Shape:
-    """What one recording serves: `end` is the token that ends a sequence, None where nothing does."""
+    """What one recording serves: `end` is the token that ends a sequence, None if none does."""
 
     batch: int
     length: int
@@ -61,8 +60,8 @@ def generate(engine: Engine, ids: Tensor, left_padding: Tensor | None = None, *,
 class Search(ABC):
     """What both have in common: the prompts, the cache, the tokens chosen so far, and a clock.
 
-    The clock's numbers go up together with every token: how many there are, the latest one's position in the cache,
-    and its own position in each row.
+    The clock's numbers go up together with every token: how many there are, and the latest one's position in each row,
+    padding not counted.
     """
 
     def __init__(self, engine: Engine, shape: Shape) -> None:
@@ -73,22 +72,22 @@ class Search(ABC):
         # One token a row until prompts are loaded: recording a length that was rounded up must not pass the positions.
         self.padding = torch.full((shape.batch,), shape.length - 1, dtype=torch.int64, device=device)
         self.idle = torch.zeros(shape.batch, dtype=torch.bool, device=device)
-        self.left = self.padding.repeat_interleave(shape.beams)
-        self.clock = torch.zeros(2 + self.rows, dtype=torch.int64, device=device)
-        self.count, self.now, self.positions = self.clock[:1], self.clock[1:2], self.clock[2:]
+        self.start_at = torch.ones(self.rows, dtype=torch.int64, device=device)  # each row's prompt ends before it
+        self.clock = torch.zeros(1 + self.rows, dtype=torch.int64, device=device)
+        self.count, self.positions = self.clock[:1], self.clock[1:]
         self.latest = torch.zeros(self.rows, dtype=torch.int64, device=device)
         self.tokens = torch.zeros(self.rows, shape.new_tokens, dtype=torch.int64, device=device)
         self.cache = engine.cache(self.rows, shape.length + shape.new_tokens)
 
     def load(self, ids: Tensor, padding: Tensor) -> None:
-        """Prompts into the right-hand lower corner; rows that are left over hold one token and are done at once."""
+        """Right-align the prompts; unused rows get one token and start finished."""
         batch, length = ids.shape
         extra = self.shape.length - length
         self.ids.zero_()
         self.ids[:batch, extra:] = ids
         self.padding.fill_(self.shape.length - 1)
         self.padding[:batch] = padding + extra
-        self.left.copy_(self.padding.repeat_interleave(self.shape.beams))
+        self.start_at.copy_((self.shape.length - self.padding).repeat_interleave(self.shape.beams))
         self.idle.fill_(True)
         self.idle[:batch] = False
 
@@ -99,8 +98,7 @@ class Search(ABC):
     def start(self) -> None:
         """The prompts, and the first token."""
         self.count.zero_()
-        self.now.fill_(self.shape.length - 1)
-        self.positions.copy_(self.shape.length - 1 - self.left)
+        self.positions.copy_(self.start_at - 1)
         self.tokens.fill_(self.shape.end or 0)
         self.reset()
         logits = self.engine.prefill(self.ids, self.padding if self.shape.padded else None, self.cache)
@@ -108,8 +106,7 @@ class Search(ABC):
 
     def step(self) -> None:
         """One more token."""
-        left = self.left if self.shape.padded else None
-        self.choose(self.engine.decode(self.latest, self.positions, self.now, left, self.cache))
+        self.choose(self.engine.decode(self.latest, self.positions, self.cache))
 
     @abstractmethod
     def reset(self) -> None:
@@ -226,7 +223,7 @@ class Beams(Search):
         self.tokens.copy_(tokens.flatten(0, 1))
         self.latest.copy_(self.tokens.index_select(1, self.count - 1)[:, 0])
         rows = (beam.gather(1, order) + self._first_row).flatten()
-        self.cache.reorder(rows, self.shape.beams, unchanged=self.shape.length, count=self.count)
+        self.cache.reorder(rows, self.shape.beams, self.start_at, self.shape.new_tokens, self.count)
         reachable = scores[:, :1] / self.count
         self.hopeful.logical_and_((reachable > self.best_scores[:, -1:]) | (self.best_scores[:, -1:] <= NEVER / 2))
         self.exhausted.copy_(finished.all())
@@ -236,6 +233,15 @@ class Beams(Search):
 
     def result(self) -> Tensor:
         return self.best[:, 0, :int(self.best_lengths[:, 0][~self.idle].max())]
+
+
+def likeliest(logits: Tensor) -> Tensor:
+    """The first of each row's highest logits [rows, vocabulary]: int64 [rows]."""
+    if logits.device.type != "cuda":
+        return logits.argmax(-1)
+    from headtohead.kernels import layers  # Triton is there with CUDA alone
+
+    return layers.likeliest(logits)
 
 
 def without_repeats(scores: Tensor, tokens: Tensor, count: Tensor, size: int) -> Tensor:

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch._dynamo.exc import FailOnRecompileLimitHit
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-from headtohead.attention.alibi import slopes_on
-from headtohead.attention.capability import BackendError, Capability
+from headtohead.attention.job import BackendError, Capability, Job
 from headtohead.attention.masks import visible_at
-from headtohead.attention.spec import AttentionSpec
+from headtohead.attention.patterns import Pattern
+from headtohead.attention.positions import slopes_on
 
 name = "flex"
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
@@ -21,72 +21,79 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 capability = Capability(kernels=frozenset({"flash"}), dtypes={"cuda": FLOATS}, backward=frozenset({"cuda"}),
                         head_dims=range(16, 257))
 SHAPES = 64  # it compiles for every shape, seconds each; more than so many is a mistake, not a plan
+TILE = 128  # queries and keys of a block that is skipped or not, unless the pattern has smaller blocks of its own
 IEEE: Any = {"FLOAT32_PRECISION": "'ieee'"}  # true float32 where q is, whatever matrix products elsewhere may do
 Mod = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
-class Prepared:
-    blocks: BlockMask  # which blocks of queries and keys meet, and the mask inside them
-    bias: Mod | None  # ALiBi's, for one score
+class Flex:
+    """One pass: which blocks of queries and keys meet and the mask inside them, and ALiBi's bias for one score."""
+
+    blocks: BlockMask
+    bias: Mod | None
+    scale: float
+    options: Any
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():  # it becomes part of the caller's graph
+            return _attention(q, k, v, self.blocks, self.bias, self.scale, self.options)
+        return run_compiled(_attention, q, k, v, self.blocks, self.bias, self.scale, self.options)
 
 
-def prepare(spec: AttentionSpec, heads: int, queries: int, keys: int,
-            left_padding: Tensor | None, device: torch.device) -> Prepared:
+def build(job: Job, left_padding: Tensor | None) -> Flex:
     """The block mask, without padding built once for each pair of lengths, and ALiBi's bias."""
-    if left_padding is None:
-        return _unpadded(spec, heads, queries, keys, device)
-    mask = _padded_mask(spec, keys - queries, left_padding.to(device))
-    blocks = create_block_mask(mask, len(left_padding), None, queries, keys, device)
-    return Prepared(blocks, _bias(spec, heads, keys - queries, device))
+    pattern, offset = job.spec.visibility, job.keys - job.queries
+    slopes = slopes_on(job.heads, job.device) if job.spec.positions == "alibi" else None
+    tile = _tile(pattern)
+    blocks = (block_mask(pattern, job.queries, job.keys, job.device) if left_padding is None else
+              create_block_mask(_padded_mask(pattern, offset, left_padding.to(job.device)), len(left_padding), None,
+                                job.queries, job.keys, job.device, tile))
+    options = IEEE if tile == TILE else IEEE | {"BLOCK_M": tile, "BLOCK_N": tile}
+    return Flex(blocks, None if slopes is None else biased_by(slopes, offset), job.scaling, options)
 
 
-@lru_cache(maxsize=32)
-def _unpadded(spec: AttentionSpec, heads: int, queries: int, keys: int, device: torch.device) -> Prepared:
+def _tile(pattern: Pattern) -> int:
+    """The pattern's own blocks, where kernels take blocks of that size."""
+    return 64 if pattern.grain is not None and pattern.grain % TILE == 64 else TILE
+
+
+@lru_cache(maxsize=64)
+def block_mask(pattern: Pattern, queries: int, keys: int, device: torch.device) -> BlockMask:
+    """Which tiles of queries and keys meet, and the mask inside them; the queries are the last of the keys."""
     with torch.inference_mode(False):  # or training could not use what inference left here
-        blocks = create_block_mask(_mask(spec, keys - queries), None, None, queries, keys, device)
-    return Prepared(blocks, _bias(spec, heads, keys - queries, device))
+        return create_block_mask(_mask(pattern, keys - queries), None, None, queries, keys, device, _tile(pattern))
 
 
-def _mask(spec: AttentionSpec, offset: int) -> Mod:
+def _mask(pattern: Pattern, offset: int) -> Mod:
     def mask(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return visible_at(spec, query + offset, key)
+        return visible_at(pattern, query + offset, key)
 
     return mask
 
 
-def _padded_mask(spec: AttentionSpec, offset: int, left_padding: Tensor) -> Mod:
+def _padded_mask(pattern: Pattern, offset: int, left_padding: Tensor) -> Mod:
     """As in `masks.bias_at`: a padding query sees itself alone, and nothing real sees it."""
     def mask(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         first, query = left_padding[batch], query + offset
-        return visible_at(spec, query - first, key - first) & (key >= first) | (query == key)
+        return visible_at(pattern, query - first, key - first) & (key >= first) | (query == key)
 
     return mask
 
 
-def _bias(spec: AttentionSpec, heads: int, offset: int, device: torch.device) -> Mod | None:
-    if spec.positions != "alibi":
-        return None
-    slopes = slopes_on(heads, device)
-
+def biased_by(slopes: Tensor, offset: int) -> Mod:
     def bias(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return score - slopes[head] * (query + offset - key)
 
     return bias
 
 
-def run(q: Tensor, k: Tensor, v: Tensor, spec: AttentionSpec, prepared: Prepared, scale: float) -> Tensor:
-    if torch.compiler.is_compiling():  # it becomes part of the caller's graph
-        return _attention(q, k, v, prepared.blocks, prepared.bias, scale)
-    return _run(_attention, q, k, v, prepared.blocks, prepared.bias, scale)
-
-
-def run_biased(q: Tensor, k: Tensor, v: Tensor, spec: AttentionSpec, bias: Tensor, scale: float) -> Tensor:
+def attend_biased(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor:
     """As decoding needs it: over all keys, with a dense bias [batch or 1, heads or 1, queries, keys] and no mask."""
-    return _run(_biased, q, k, v, bias.expand(*q.shape[:3], k.shape[2]), scale)
+    return run_compiled(_biased, q, k, v, bias.expand(*q.shape[:3], k.shape[2]), scale)
 
 
-def _run(attention: Mod, q: Tensor, k: Tensor, *rest: Any) -> Tensor:
+def run_compiled(attention: Mod, q: Tensor, k: Tensor, *rest: Any) -> Tensor:
     try:
         with torch._dynamo.config.patch(recompile_limit=SHAPES):
             return _compiled(attention)(q, k, *rest)
@@ -102,8 +109,9 @@ def _compiled(attention: Mod) -> Mod:
     return torch.compile(attention, dynamic=False, fullgraph=True)
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor, blocks: BlockMask, bias: Mod | None, scale: float) -> Tensor:
-    return flex_attention(q, k, v, score_mod=bias, block_mask=blocks, scale=scale, kernel_options=IEEE)
+def _attention(q: Tensor, k: Tensor, v: Tensor, blocks: BlockMask, bias: Mod | None, scale: float,
+               options: Any) -> Tensor:
+    return flex_attention(q, k, v, score_mod=bias, block_mask=blocks, scale=scale, kernel_options=options)
 
 
 def _biased(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor:

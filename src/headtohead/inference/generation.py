@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from headtohead.decoding.engine import Engine
-from headtohead.decoding.search import generate
+from headtohead.inference.engine import Engine
+from headtohead.inference.search import generate
 from headtohead.models.batches import collate, pad_left
 from headtohead.models.gpt2 import GPT2
 from headtohead.params import Generate

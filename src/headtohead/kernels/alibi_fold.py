@@ -1,4 +1,4 @@
-"""A Triton kernel that puts ALiBi into further dimensions of queries and keys (see `cudnn.py`).
+"""A Triton kernel that puts ALiBi into further dimensions of queries and keys (see `attention/cudnn.py`).
 
 Half precision has too few digits for slopes and positions, and so both are split into numbers that it holds exactly:
 the slope into a sum of three, the position into its multiple of 256 and the rest. The kernels multiply such numbers

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 import torch
 
+from headtohead.attention.patterns import Form
 from headtohead.attention.spec import AttentionSpec
 
 
@@ -15,23 +16,39 @@ class BackendError(RuntimeError):
 
 @dataclass(frozen=True)
 class Job:
-    """One attention to compute.
+    """One layer's attention to compute.
 
     Args:
+        spec: without `layers` (`AttentionSpec.layer` gives one layer's).
         dtype: of queries, keys and values.
         queries, keys: how many; with fewer queries than keys, they are the last positions, as with a cache.
         padded: whether there may be padding on the left.
         backward: whether gradients will be asked for.
+        scale: of the scores; None is 1 / sqrt(head_dim).
+        batch: rows.
     """
 
     spec: AttentionSpec
     device: torch.device
     dtype: torch.dtype
+    heads: int
     head_dim: int
     queries: int
     keys: int
     padded: bool = False
     backward: bool = False
+    scale: float | None = None
+    batch: int = 1
+
+    @property
+    def scaling(self) -> float:
+        """What scores are multiplied by."""
+        return float(self.head_dim**-0.5) if self.scale is None else self.scale
+
+    @property
+    def form(self) -> Form | None:
+        """Of its pattern."""
+        return self.spec.visibility.form
 
 
 @dataclass(frozen=True)
@@ -42,7 +59,7 @@ class Capability:
         kernels: of `AttentionSpec.kernel`, those that it is.
         dtypes: the types it takes, by type of device; None is any type on any device.
         backward: types of device on which it has gradients.
-        patterns: names of those it knows; None is any.
+        forms: of `Form`'s parts, those it takes beside full attention; None is any pattern, whatever its form.
         alibi, padding, cache: whether it takes ALiBi's bias, padding on the left, fewer queries than keys.
         head_dims: those it takes; None is any.
         lengths: the numbers of keys it takes; None is any.
@@ -53,7 +70,7 @@ class Capability:
     kernels: frozenset[str]
     dtypes: Mapping[str, tuple[torch.dtype, ...]] | None = None
     backward: frozenset[str] = frozenset({"cpu", "cuda"})
-    patterns: frozenset[str] | None = None
+    forms: frozenset[str] | None = None
     alibi: bool = True
     padding: bool = True
     cache: bool = True
@@ -72,7 +89,7 @@ class Capability:
             yield f"is no kernel of the kind {spec.kernel!r}"
         if self.dtypes is not None and job.dtype not in self.dtypes.get(device, ()):
             yield f"takes no {str(job.dtype).removeprefix('torch.')} on {device}"
-        if self.patterns is not None and spec.pattern not in self.patterns:
+        if self.forms is not None and (job.form is None or job.form.parts - self.forms):
             yield f"knows no pattern {spec.pattern!r}"
         if spec.positions == "alibi" and not self.alibi:
             yield "takes no ALiBi"

@@ -5,8 +5,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from headtohead.decoding.engine import Engine
-from headtohead.decoding.generation import reference_losses, write_summaries
+from headtohead.inference.engine import Engine
+from headtohead.inference.generation import reference_losses, write_summaries
 from headtohead.models.gpt2 import GPT2
 from headtohead.params import Generate
 from headtohead.progress import Bar

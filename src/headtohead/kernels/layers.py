@@ -1,4 +1,4 @@
-"""Fused CUDA kernels of the inference engine, in Triton, which comes with PyTorch on Linux.
+"""The fused layers of the inference engine.
 
 At batch 1 a pass over GPT-2 is a hundred small pieces of work, and their number counts more than their size:
 these kernels put a layer's small pieces into its large ones. All of them compute in float32.
@@ -14,7 +14,6 @@ from torch import Tensor
 # Of each kernel the sizes that were fastest on an H200.
 ROW_BLOCK, WIDTH_BLOCK, LINEAR_WARPS = 4, 512, 4  # of the weights that one program of `linear` reads at once
 LOGIT_BLOCK, LOGIT_WARPS = 16_384, 16  # logits that `likeliest` reads at once
-SLOT_BLOCK = 16  # slots that one program of `reorder` moves for all beams of a prompt
 
 
 def add_norm(x: Tensor, bias: Tensor | None, norm: Any) -> Tensor:
@@ -119,38 +118,3 @@ def _likeliest(logits_at, out_at, vocabulary, stride, BLOCK: tl.constexpr):
         highest = tl.maximum(logit, highest)
     top = tl.max(highest, 0)
     tl.store(out_at + row, tl.min(tl.where(highest == top, where, vocabulary), 0).to(tl.int64))
-
-
-def reorder(storage: Tensor, rows: Tensor, beams: int, first: int, count: Tensor) -> None:
-    """In place: row i takes what row `rows[i]` has in the slots from `first` on, as many as `count` says.
-
-    Args:
-        storage: [layers, 2, rows, heads, slots, head_dim].
-        rows: int64 [rows], each within its own group of `beams`.
-        count: int64 [1] on the device.
-    """
-    layers, _, total, heads, slots, dim = storage.shape
-    grid = (layers * 2 * (total // beams) * heads, triton.cdiv(slots - first, SLOT_BLOCK))
-    _reorder[grid](storage, rows, count, total // beams, slots, first, HEADS=heads, DIM=dim, BEAMS=beams,
-                   WIDE=triton.next_power_of_2(beams), DEEP=triton.next_power_of_2(dim), BLOCK=SLOT_BLOCK, num_warps=4)
-
-
-@triton.jit
-def _reorder(storage_at, rows_at, count_at, groups, slots, first, HEADS: tl.constexpr, DIM: tl.constexpr,
-             BEAMS: tl.constexpr, WIDE: tl.constexpr, DEEP: tl.constexpr, BLOCK: tl.constexpr):
-    which = tl.program_id(0).to(tl.int64)
-    head, group, layer = which % HEADS, which // HEADS % groups, which // HEADS // groups
-    start = tl.program_id(1) * BLOCK
-    filled = tl.minimum(tl.load(count_at), slots - first)
-    if start < filled:
-        beam = tl.arange(0, WIDE)
-        taken = tl.load(rows_at + group * BEAMS + beam, beam < BEAMS, 0)
-        row = layer * groups * BEAMS + group * BEAMS + beam
-        source = layer * groups * BEAMS + taken
-        inside = start + tl.arange(0, BLOCK)
-        column = tl.arange(0, DEEP)
-        offset = (head * slots + first + inside)[None, :, None] * DIM + column[None, None, :]
-        there = (beam < BEAMS)[:, None, None] & (inside < filled)[None, :, None] & (column < DIM)[None, None, :]
-        held = tl.load(storage_at + source[:, None, None] * (HEADS * slots * DIM) + offset, there)
-        tl.debug_barrier()  # all is read before any of it is written over
-        tl.store(storage_at + row[:, None, None] * (HEADS * slots * DIM) + offset, held, there)

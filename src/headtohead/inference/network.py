@@ -13,8 +13,8 @@ from headtohead.models.gpt2 import ALIGNED, GPT2
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One block's weights and activation. `carried` is the bias of the block before, which the first kernel adds."""
+class Block:
+    """One block's weights and activation; `carried` is the bias of the block before, which the first kernel adds."""
 
     norm_1: Any
     norm_2: Any
@@ -24,7 +24,6 @@ class Layer:
     narrow: Any
     activation: Callable[[Tensor], Tensor]
     carried: Tensor | None
-    scale: float
 
     @property
     def tanh_gelu(self) -> bool:
@@ -44,8 +43,8 @@ class Network:
         self.vocabulary, self._wte, self._wpe = config.vocab_size, transformer.wte, transformer.wpe
         self.norm = transformer.ln_f
         carried = [None, *(block.mlp.c_proj.bias for block in transformer.h)]
-        self.layers = [Layer(block.ln_1, block.ln_2, block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc,
-                             block.mlp.c_proj, block.mlp.act, bias, block.attn.scaling)
+        self.blocks = [Block(block.ln_1, block.ln_2, block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc,
+                             block.mlp.c_proj, block.mlp.act, bias)
                        for block, bias in zip(transformer.h, carried[:-1], strict=True)]
         self.carried = carried[-1]
         self.head: Tensor = model.lm_head.weight  # the token embedding's own, unless the model has them untied
@@ -53,8 +52,8 @@ class Network:
             self._lay_out(model.lm_head)
 
     def _lay_out(self, head: Any) -> None:
-        for layer in self.layers:
-            for part in (layer.qkv, layer.projection, layer.widen, layer.narrow):
+        for block in self.blocks:
+            for part in (block.qkv, block.projection, block.widen, block.narrow):
                 part.weight.data = part.weight.data.t().contiguous().t()
         self.head = pad(head.weight.data, (0, 0, 0, -self.vocabulary % ALIGNED))
         head.weight.data = self.head[:self.vocabulary]
@@ -64,14 +63,6 @@ class Network:
         x: Tensor = self._wte(ids) + self._wpe(positions)
         return x
 
-    def arithmetic(self, tokens: int) -> "Arithmetic":
-        """How to compute a pass over so many tokens."""
-        if self.head.device.type != "cuda":
-            return Plain(self)
-        from headtohead.decoding.fused import Fused, SingleRow  # Triton is there with CUDA alone
-
-        return SingleRow(self) if tokens == 1 else Fused(self)
-
 
 class Arithmetic(ABC):
     """The three parts of a pass; between `enter` and `leave` comes the attention."""
@@ -80,11 +71,11 @@ class Arithmetic(ABC):
         self.network = network
 
     @abstractmethod
-    def enter(self, x: Tensor, layer: Layer) -> Tensor:
+    def enter(self, x: Tensor, block: Block) -> Tensor:
         """Queries, keys and values [tokens, 3 * width]."""
 
     @abstractmethod
-    def leave(self, x: Tensor, attended: Tensor, layer: Layer) -> Tensor:
+    def leave(self, x: Tensor, attended: Tensor, block: Block) -> Tensor:
         """The layer's output; may write over `x`."""
 
     @abstractmethod
@@ -92,25 +83,16 @@ class Arithmetic(ABC):
         """[tokens, vocabulary]."""
 
 
-def likeliest(logits: Tensor) -> Tensor:
-    """The first of each row's highest logits [rows, vocabulary]: int64 [rows]."""
-    if logits.device.type != "cuda":
-        return logits.argmax(-1)
-    from headtohead.decoding import kernels  # Triton is there with CUDA alone
-
-    return kernels.likeliest(logits)
-
-
 class Plain(Arithmetic):
     """PyTorch's operators, one after the other."""
 
-    def enter(self, x: Tensor, layer: Layer) -> Tensor:
-        return _affine(_normed(x, layer.norm_1), layer.qkv)
+    def enter(self, x: Tensor, block: Block) -> Tensor:
+        return _affine(_normed(x, block.norm_1), block.qkv)
 
-    def leave(self, x: Tensor, attended: Tensor, layer: Layer) -> Tensor:
-        x = x + _affine(attended, layer.projection)
-        wide = layer.activation(_affine(_normed(x, layer.norm_2), layer.widen))
-        return x + _affine(wide, layer.narrow)
+    def leave(self, x: Tensor, attended: Tensor, block: Block) -> Tensor:
+        x = x + _affine(attended, block.projection)
+        wide = block.activation(_affine(_normed(x, block.norm_2), block.widen))
+        return x + _affine(wide, block.narrow)
 
     def logits(self, x: Tensor) -> Tensor:
         return _normed(x, self.network.norm) @ self.network.head.t()

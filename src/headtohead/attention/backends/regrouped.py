@@ -1,0 +1,87 @@
+"""Strided attention with its far keys brought together, by FlexAttention.
+
+An element-wise stride has no empty block of queries and keys, so no kernel could skip any. But what lies a multiple of
+the stride apart has one remainder: sorted by it, the far keys of a query are its own group's earlier ones, which is
+causal attention over sequences that are `stride` times shorter. The last keys are a window, and both parts are put
+together by their log-sum-exp, as softmax is split elsewhere (Dao et al. 2022, section 3.1).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+from torch.nn.functional import pad
+
+from headtohead.attention.backends.flex import FLOATS, IEEE, biased_by, block_mask, run_compiled
+from headtohead.attention.job import BackendError, Capability, Job
+from headtohead.attention.patterns import Pattern, Window
+from headtohead.attention.positions import slopes_on
+
+name = "regrouped"
+capability = Capability(kernels=frozenset({"flash"}), dtypes={"cuda": FLOATS}, backward=frozenset({"cuda"}),
+                        forms=frozenset({"window", "stride"}), padding=False, cache=False, head_dims=range(16, 257))
+Part = tuple[BlockMask, Tensor | None]  # who sees whom, and ALiBi's slopes
+
+
+@dataclass(frozen=True)
+class Regrouped:
+    """One pass: over the window, and over the groups, `stride` of them for each head."""
+
+    stride: int
+    near: Part
+    far: Part
+    scale: float
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():  # it becomes part of the caller's graph
+            return _both(q, k, v, self.stride, self.near, self.far, self.scale)
+        return run_compiled(_both, q, k, v, self.stride, self.near, self.far, self.scale)
+
+
+def build(job: Job, left_padding: Tensor | None) -> Regrouped:
+    """The masks of both parts, and ALiBi's bias for both."""
+    form, slopes = job.form, slopes_on(job.heads, job.device) if job.spec.positions == "alibi" else None
+    if form is None or form.stride is None or form.window is None:
+        raise BackendError(f"regrouped is for strides alone, not for pattern {job.spec.pattern!r}")
+    groups = -(-job.keys // form.stride)
+    return Regrouped(form.stride, (block_mask(Window(window=form.window), job.keys, job.keys, job.device), slopes),
+                     (block_mask(Earlier(), groups, groups, job.device),
+                      None if slopes is None else (form.stride * slopes).repeat(form.stride)), job.scaling)
+
+
+class Earlier(Pattern, named=False):
+    """What comes before the query: of its own group, that is what the window does not hold."""
+
+    def sees(self, query: Any, key: Any) -> Any:
+        return key < query
+
+
+def _both(q: Tensor, k: Tensor, v: Tensor, stride: int, near_part: Part, far_part: Part, scale: float) -> Tensor:
+    length, dtype = q.shape[2], q.dtype
+    near, near_weight = _attention(q, k, v, *near_part, scale)
+    q, k, v = (_grouped(x, stride) for x in (q, k, v))
+    far, far_weight = _attention(q, k, v, *far_part, scale)
+    far, far_weight = (_in_order(x, stride)[:, :, :length] for x in (far, far_weight[..., None]))
+    share = torch.sigmoid(far_weight - near_weight[..., None])  # 0 where nothing is far: its weight is -inf
+    return torch.lerp(near.float(), far.float(), share).to(dtype)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, blocks: BlockMask, slopes: Tensor | None, scale: float
+               ) -> tuple[Tensor, Tensor]:
+    """With the log-sum-exp of each query's scores."""
+    bias = None if slopes is None else biased_by(slopes, 0)
+    return flex_attention(q, k, v, score_mod=bias, block_mask=blocks, scale=scale, return_lse=True, kernel_options=IEEE)
+
+
+def _grouped(x: Tensor, stride: int) -> Tensor:
+    """[batch, heads, length, dim] -> [batch, stride * heads, length / stride, dim], with zeros where it is longer."""
+    rows = pad(x.transpose(1, 2), (0, 0, 0, 0, 0, -x.shape[2] % stride))  # [batch, length, heads, dim]
+    return rows.reshape(x.shape[0], -1, stride * x.shape[1], x.shape[3]).transpose(1, 2)
+
+
+def _in_order(x: Tensor, stride: int) -> Tensor:
+    """`_grouped` undone, but for the zeros."""
+    batch, groups, _, dim = x.shape
+    return x.transpose(1, 2).reshape(batch, -1, groups // stride, dim).transpose(1, 2)

@@ -1,0 +1,198 @@
+"""Performer attention: causal FAVOR+ (Choromanski et al. 2021, "Rethinking Attention with Performers").
+
+Softmax's exp(q.k) is the mean over Gaussian w of exp(w.q - |q|^2/2) exp(w.k - |k|^2/2) (lemma 1). With few w, drawn
+orthogonal to each other (section 2.4), it is estimated by a product of positive features, whose sums over the keys
+need not be formed anew for each query: time grows linearly with length, and decoding carries a state of constant size.
+
+Whatever is common to all features of a query cancels in the quotient, and a factor may move from a key's feature to
+the query's feature of the same w. So here, with a constant c,
+
+    key feature    exp(c - |w-k|^2/2)                  at most exp(c): no running maximum is needed
+    query feature  softmax over w of w.q + |w|^2/2     at most 1
+
+where q and k stand for themselves times sqrt(scale). Where all products of a query's and its keys' features underflow,
+the query's output is 0: so it is where all its keys are very long (64 wide and with scale 1/8, from a norm of 45 on).
+"""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+EPSILON = 1e-30   # to denominators; its reciprocal, in gradients, is within float32, too
+LARGEST = 64.0    # a key feature's exponent: float32 ends at exp(88), and sums over keys of features times v need room
+CHUNK = 128       # positions whose features are multiplied with each other
+ONES = 8          # columns of ones beside v; one would do, but tensor cores want rows of a multiple of 16 bytes
+
+
+def orthogonal_features(features: int, head_dim: int, seed: int) -> Tensor:
+    """The w, as rows: orthogonal within each block of head_dim rows, each of a Gaussian vector's length (section 2.4).
+
+    Returns:
+        float32 [features, head_dim] on the CPU; the last block may be cut short.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    blocks = -(-features // head_dim)
+    normal = partial(torch.randn, dtype=torch.float64, generator=generator, device="cpu")
+    gaussian = normal(blocks, head_dim, head_dim)
+    lengths = normal(features, head_dim).norm(dim=-1, keepdim=True)
+    rotation, triangle = torch.linalg.qr(gaussian)
+    # Uniform over all rotations only with the signs that make R's diagonal positive (Mezzadri 2007).
+    rotation = rotation * triangle.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
+    return (rotation.flatten(0, 1)[:features] * lengths).float()
+
+
+def dense(q: Tensor, k: Tensor, v: Tensor, projection: Tensor, scale: float,
+          left_padding: Tensor | None = None) -> Tensor:
+    """`attend` the quadratic way in float32, one step a line: the oracle.
+
+    Arguments and result are those of `attend`.
+    """
+    queries, keys = q.shape[2], k.shape[2]
+    left, right = q.float() * scale**0.5, k.float() * scale**0.5
+    half_square = projection.square().sum(-1) / 2
+    query_features = (left @ projection.T + half_square).softmax(-1)
+    key_exponent = _offset(projection) - (right.unsqueeze(-2) - projection).square().sum(-1) / 2
+    key_features = key_exponent.clamp(max=LARGEST).exp()
+    weights = query_features @ key_features.mT
+    position = torch.arange(keys, device=k.device)
+    seen = position <= position[keys - queries:, None]
+    if left_padding is not None:
+        seen = seen & (position >= left_padding.to(k.device).view(-1, 1, 1, 1))
+    weights = weights.masked_fill(~seen, 0)
+    return (weights @ v.float() / (weights.sum(-1, keepdim=True) + EPSILON)).to(q.dtype)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, projection: Tensor, scale: float,
+           left_padding: Tensor | None = None, chunk: int = CHUNK) -> Tensor:
+    """Causal FAVOR+ in linear time: within a chunk the masked product of features, before it the sum of its states.
+
+    Exponents, sums over chunks and the quotient are float32. Features and what is multiplied with them are bfloat16
+    where q is, else float32: float16 has not the range.
+
+    Args:
+        q: [batch, heads, queries, head_dim]; the last positions of k, where there are fewer.
+        k, v: [batch, heads, keys, head_dim].
+        projection: float32 [features, head_dim], from `orthogonal_features`, on q's device.
+        scale: of the dot products, 1/sqrt(head_dim) as a rule.
+        left_padding: int [batch], padding tokens before each sequence; rows of padding queries are 0.
+        chunk: positions in a chunk; changes time and rounding alone.
+
+    Returns:
+        [batch, heads, queries, head_dim] in q's dtype.
+    """
+    length, head_dim = q.shape[2:]
+    past = k.shape[2] - length
+    chunk = min(chunk, length)
+    after = None if left_padding is None else left_padding - past
+    with torch.autocast(q.device.type, enabled=False):
+        queries = _cut(_query_features(_filled(q, chunk), projection, scale), chunk)
+        keys, values = _keys_and_values(k[:, :, past:], v[:, :, past:], projection, scale, after, chunk)
+        sums = keys.mT @ values
+        start = torch.zeros_like(sums[:, :, 0], dtype=torch.float32)
+        if past:
+            start = _sum_over(k[:, :, :past], v[:, :, :past], projection, scale, left_padding)
+        states = torch.cat([start.unsqueeze(2), sums[:, :, :-1]], 2).cumsum(2)
+        before = queries @ states.to(queries.dtype)
+        within = (queries @ keys.mT).tril_() @ values
+        out = _quotient(before.float() + within, head_dim)
+    return out.flatten(2, 3)[:, :, :length].to(q.dtype)
+
+
+def final_state(k: Tensor, v: Tensor, projection: Tensor, scale: float, left_padding: Tensor | None = None) -> Tensor:
+    """What `step` goes on from after a prompt: the sum over its keys of phi(k)^T [v, 1] (appendix B).
+
+    Args:
+        k, v, projection, scale, left_padding: as in `attend`.
+
+    Returns:
+        float32 [batch, heads, features, head_dim + 1].
+    """
+    with torch.autocast(k.device.type, enabled=False):
+        return _sum_over(k, v, projection, scale, left_padding)[..., :v.shape[-1] + 1].contiguous()
+
+
+def step(state: Tensor, q: Tensor, k: Tensor, v: Tensor, projection: Tensor, scale: float) -> Tensor:
+    """One more token: adds its key and value to the state, in place, and attends to all so far, in float32.
+
+    Args:
+        state: float32 [rows, heads, features, head_dim + 1], from `final_state`, or zeros before the first token.
+        q, k, v: [rows, heads, head_dim].
+        projection, scale: as in `attend`.
+
+    Returns:
+        [rows, heads, head_dim] in q's dtype.
+    """
+    with torch.autocast(q.device.type, enabled=False):
+        key = _key_features(k.float(), projection, scale)
+        state.addcmul_(key.unsqueeze(-1), F.pad(v.float(), (0, 1), value=1.0).unsqueeze(-2))
+        query = _query_features(q.float(), projection, scale)
+        return _quotient((query.unsqueeze(-2) @ state).squeeze(-2), q.shape[-1]).to(q.dtype)
+
+
+def _query_features(q: Tensor, projection: Tensor, scale: float) -> Tensor:
+    """softmax over w of w.q + |w|^2/2: [..., features]."""
+    half_square = projection.square().sum(-1) / 2
+    return F.linear(_float(q), projection * scale**0.5, half_square).softmax(-1).to(_kept(q))
+
+
+def _key_features(k: Tensor, projection: Tensor, scale: float) -> Tensor:
+    """exp(c - |w-k|^2/2): [..., features]. The square is multiplied out, and most of it is the product's bias."""
+    exact, half_square = _float(k), projection.square().sum(-1) / 2
+    exponent = F.linear(exact, projection * scale**0.5, _offset(projection) - half_square)
+    exponent.sub_(exact.square().sum(-1, keepdim=True) * (scale / 2))
+    if _offset(projection) > LARGEST:
+        exponent.clamp_(max=LARGEST)   # only keys all but equal to a w come so high
+    return exponent.exp_().to(_kept(k))
+
+
+def _keys_and_values(k: Tensor, v: Tensor, projection: Tensor, scale: float, left_padding: Tensor | None,
+                     chunk: int) -> tuple[Tensor, Tensor]:
+    """phi(k) [batch, heads, chunks, chunk, features] and [v, 1] [batch, heads, chunks, chunk, head_dim + ONES].
+
+    A padding key's row of [v, 1] is 0, which takes it out of all sums. So is the row of what fills the last chunk.
+    """
+    values = F.pad(v.to(_kept(k)), (0, ONES), value=1.0)
+    if left_padding is not None:
+        padding = torch.arange(k.shape[2], device=k.device) < left_padding.to(k.device).unsqueeze(-1)
+        values = values.masked_fill(padding[:, None, :, None], 0)
+    keys = _key_features(_filled(k, chunk), projection, scale)
+    return _cut(keys, chunk), _cut(_filled(values, chunk), chunk)
+
+
+def _sum_over(k: Tensor, v: Tensor, projection: Tensor, scale: float, left_padding: Tensor | None) -> Tensor:
+    """phi(k)^T [v, 1] summed over all keys: float32 [batch, heads, features, head_dim + ONES]."""
+    # By chunks, for one long product per head would leave most of a GPU idle.
+    keys, values = _keys_and_values(k, v, projection, scale, left_padding, min(CHUNK, k.shape[2]))
+    return (keys.mT @ values).sum(2, dtype=torch.float32)
+
+
+def _quotient(totals: Tensor, head_dim: int) -> Tensor:
+    """The sums of weighted values over those of weights: float32 [..., head_dim] of [..., head_dim + 1 or more]."""
+    return totals[..., :head_dim] / (totals[..., head_dim:head_dim + 1] + EPSILON)
+
+
+def _offset(projection: Tensor) -> float:
+    """c: as large as is safe, so that long keys do not underflow; half of |w|^2's mean at least, lest short ones do."""
+    return max(LARGEST, projection.shape[-1] / 2)
+
+
+def _filled(x: Tensor, chunk: int) -> Tensor:
+    """Zeros after the last position, up to a whole number of chunks."""
+    rest = -x.shape[2] % chunk
+    return F.pad(x, (0, 0, 0, rest)) if rest else x
+
+
+def _cut(x: Tensor, chunk: int) -> Tensor:
+    """[batch, heads, chunks, chunk, width] of [batch, heads, length, width]."""
+    return x.reshape(*x.shape[:2], -1, chunk, x.shape[-1])
+
+
+def _kept(x: Tensor) -> torch.dtype:
+    return torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
+
+
+def _float(x: Tensor) -> Tensor:
+    # Contiguous, as heads split off a projection are not: only so does F.linear add its bias in the product's kernel.
+    return x.to(torch.float32, memory_format=torch.contiguous_format)

@@ -1,0 +1,306 @@
+"""What layers keep of a sequence from one token to the next, and attention of one new query a row over it.
+
+A row's memory begins at its own first token: `position` here is a token's place in its row without the padding on its
+left. All memory stays where it is, so that a CUDA graph can hold its address.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache, partial
+from importlib import import_module
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from headtohead.attention import favor
+from headtohead.attention.backends import eager, flash_attn, flex, performer, reference, sdpa
+from headtohead.attention.job import BackendError, Capability, Job
+from headtohead.attention.masks import bias_at
+from headtohead.attention.patterns import Form, Kept
+from headtohead.attention.plan import LIBRARIES
+from headtohead.attention.positions import rotate, rotations, slopes_on
+from headtohead.attention.spec import AttentionSpec
+
+log = logging.getLogger(__name__)
+
+Features = Sequence[Tensor] | None  # Performer's, float32 [features, head_dim] for each layer
+
+KEPT_IS_SEEN = frozenset({"window", "first", "block"})  # forms of which a decoder keeps nothing that it does not see
+
+
+class State(Protocol):
+    """What some layers keep that compute the same, each for `rows` sequences."""
+
+    name: str
+
+    def fill(self, layer: int, keys: Tensor, values: Tensor, left_padding: Tensor | None) -> None:
+        """Begin with prompts' keys and values [prompts, heads, length, head_dim], each for rows / prompts rows.
+
+        Keys have their positions put in already (`Plan.placed`). left_padding: int64 [prompts].
+        """
+
+    def ready(self, position: Tensor) -> None:
+        """Once for each token: make what is the same for all layers, for new tokens at `position` int64 [rows]."""
+
+    def step(self, layer: int, qkv: Tensor) -> Tensor:
+        """Take in the new tokens' qkv [rows, 3, heads, head_dim], and attend: [rows, heads, head_dim]."""
+
+    def reorder(self, rows: Tensor, beams: int, start: Tensor, most: int, count: Tensor) -> None:
+        """Row i continues from row rows[i] of its prompt's `beams`.
+
+        Args:
+            rows, start: int64 [rows]; of each row its prompt's length, up to which its beams are the same.
+            most: what `count` int64 [1], the tokens since then, is at most.
+        """
+
+    @property
+    def bytes(self) -> int:
+        """Of memory."""
+
+
+class KeysValues:
+    """Keys and values of what is kept: the first tokens in the slots of their positions, the others in a ring.
+
+    Attributes:
+        storage: [layers, 2, rows, heads, slots, head_dim].
+        first: how many leading tokens are kept for good; token t lies in slot t if t < first, else in slot
+            first + (t - first) % (slots - first).
+    """
+
+    name = ""
+
+    def __init__(self, job: Job, kept: Kept, layers: int, rows: int, length: int) -> None:
+        self.first, slots = kept.first, kept.first + kept.last
+        self.storage = torch.zeros(layers, 2, rows, job.heads, slots, job.head_dim, device=job.device, dtype=job.dtype)
+        self._job, self._whole, self._row = job, slots == length, torch.arange(rows, device=job.device)
+        self._turns = rotations(length, job.head_dim, job.device) if job.spec.positions == "rope" else None
+        self._position = self._row
+
+    @property
+    def slots(self) -> int:
+        return self.storage.shape[4]
+
+    @property
+    def bytes(self) -> int:
+        return self.storage.nbytes
+
+    def positions(self, newest: Tensor) -> Tensor:
+        """Which position each slot holds when `newest` [rows] are the latest: [rows, slots], -1 where it is empty."""
+        slot, last = torch.arange(self.slots, device=newest.device), max(1, self.slots - self.first)
+        since = newest[:, None] - self.first
+        in_ring = self.first + since - (since - (slot - self.first)) % last
+        in_ring = in_ring.masked_fill(in_ring < self.first, -1)
+        leading = torch.where(slot <= newest[:, None], slot, -1)
+        return torch.where(slot < self.first, leading, in_ring)
+
+    def fill(self, layer: int, keys: Tensor, values: Tensor, left_padding: Tensor | None) -> None:
+        if self.storage.device.type == "cuda":
+            from headtohead.kernels.cache import fill  # Triton is there with CUDA alone
+
+            fill(self.storage[layer], keys, values, left_padding, self.first)
+            return
+        prompts, _, length, _ = keys.shape
+        padding = torch.zeros(prompts, dtype=torch.int64, device=keys.device) if left_padding is None else left_padding
+        used = min(self.slots, length)
+        place = padding[:, None] + self.positions(length - 1 - padding)[:, :used].clamp(min=0)
+        for kept, given in zip(self.storage[layer], (keys, values), strict=True):
+            at = place.clamp(max=length - 1)[:, None, :, None].expand(-1, given.shape[1], -1, given.shape[3])
+            kept.unflatten(0, (prompts, -1))[:, :, :, :used] = given.gather(2, at)[:, None]
+
+    def ready(self, position: Tensor) -> None:
+        self._position = position
+
+    def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Put in one key and value a row [rows, heads, head_dim]; the layer's keys and values."""
+        keys, values = self.storage[layer]
+        position, last = self._position, max(1, self.slots - self.first)
+        slot = torch.where(position < self.first, position, self.first + (position - self.first) % last)
+        keys[self._row, :, slot], values[self._row, :, slot] = key, value
+        return keys, values
+
+    def placed(self, x: Tensor) -> Tensor:
+        """A query or key [rows, heads, head_dim] with what of its position is put into it."""
+        return x if self._turns is None else rotate(x, self._turns[self._position, None])
+
+    def reorder(self, rows: Tensor, beams: int, start: Tensor, most: int, count: Tensor) -> None:
+        if self.storage.device.type == "cuda":
+            from headtohead.kernels.cache import reorder  # Triton is there with CUDA alone
+
+            whole = self._whole
+            reorder(self.storage, rows, beams, start if whole else torch.zeros_like(start),
+                    most if whole else self.slots, count if whole else torch.full_like(count, self.slots))
+            return
+        changed = self.storage[:, :, :, :, int(start.min()) if self._whole else 0:]
+        changed.copy_(changed.index_select(2, rows))
+
+
+class Dense(KeysValues):
+    """Over all slots by a backend that takes a dense bias; on the CPU only over those that are filled."""
+
+    def __init__(self, name: str, attend: Callable[..., Tensor], job: Job, layers: int, rows: int, length: int,
+                 features: Features = None) -> None:
+        super().__init__(job, job.spec.visibility.keeps(length), layers, rows, length)
+        self.name, self._attend, self._bias = name, attend, torch.empty(0)
+
+    def ready(self, position: Tensor) -> None:
+        super().ready(position)
+        used = min(int(position.max()) + 1, self.slots) if position.device.type == "cpu" else self.slots
+        self._bias = bias_at(self._job.spec, self._job.heads, position[:, None], self.positions(position)[:, :used])
+
+    def step(self, layer: int, qkv: Tensor) -> Tensor:
+        query, key, value = qkv.unbind(1)
+        used = self._bias.shape[-1]
+        keys, values = self.append(layer, self.placed(key), value)
+        attended = self._attend(self.placed(query)[:, :, None], keys[:, :, :used], values[:, :, :used], self._bias,
+                                self._job.scaling)
+        return attended[:, :, 0]
+
+
+class OneQuery(KeysValues):
+    """Our own kernel: appends and attends at once, and reads what is seen alone."""
+
+    name = "one-query"
+    capability = Capability(kernels=frozenset({"flash"}),
+                            dtypes={"cuda": (torch.float32, torch.bfloat16, torch.float16)}, backward=frozenset(),
+                            head_dims=(16, 32, 64, 128, 256))
+
+    def __init__(self, job: Job, layers: int, rows: int, length: int, features: Features = None) -> None:
+        from headtohead.kernels.one_query import attend_one  # Triton is there with CUDA alone
+
+        super().__init__(job, job.spec.visibility.keeps(length), layers, rows, length)
+        form = job.form
+        self._by_form = form is not None and form.parts <= KEPT_IS_SEEN
+        slopes = slopes_on(job.heads, job.device) if job.spec.positions == "alibi" and self._by_form else None
+        self._attend = partial(attend_one, first=self.first, block=form.block if form else None, slopes=slopes,
+                               rotary=self._turns, scale=job.scaling)
+        self._bias: Tensor | None = None
+
+    def ready(self, position: Tensor) -> None:
+        super().ready(position)
+        if not self._by_form:
+            self._bias = bias_at(self._job.spec, self._job.heads, position[:, None], self.positions(position))
+
+    def step(self, layer: int, qkv: Tensor) -> Tensor:
+        keys, values = self.storage[layer]
+        out = self._attend(qkv.flatten(1), keys, values, self._position, bias=self._bias)
+        return out.view(len(qkv), *qkv.shape[2:])
+
+
+class FlashAttn(KeysValues):
+    """flash-attn's own kernel for decoding; it knows no ring, so a window reads its part of a whole cache."""
+
+    name = "flash-attn"
+    capability = replace(flash_attn.capability, forms=frozenset({"window"}))
+
+    def __init__(self, job: Job, layers: int, rows: int, length: int, features: Features = None) -> None:
+        super().__init__(job, Kept(0, length), layers, rows, length)
+        slopes = slopes_on(job.heads, job.device) if job.spec.positions == "alibi" else None
+        self._attend = partial(import_module("flash_attn").flash_attn_with_kvcache, softmax_scale=job.scaling,
+                               causal=True, alibi_slopes=slopes, window_size=flash_attn.window_size(job.form or Form()))
+
+    def ready(self, position: Tensor) -> None:
+        super().ready(position)
+        self._filled = position.to(torch.int32)
+
+    def step(self, layer: int, qkv: Tensor) -> Tensor:
+        query, key, value = qkv.unbind(1)
+        keys, values = (kept.transpose(1, 2) for kept in self.storage[layer])
+        new = (part[:, None] for part in (self.placed(query), self.placed(key), value))
+        query, key, value = new
+        out: Tensor = self._attend(query, keys, values, key, value, cache_seqlens=self._filled)
+        return out[:, 0]
+
+
+class Recurrent:
+    """Performer's sums over all keys so far (Choromanski et al. 2021, section 2.5.1): of one size at every length.
+
+    Attributes:
+        sums: float32 [layers, rows, heads, features, head_dim + 1].
+    """
+
+    name, capability = "performer", performer.capability
+
+    def __init__(self, job: Job, layers: int, rows: int, length: int, features: Features = None) -> None:
+        self._job, self._features = job, features or [performer.default_features(job)] * layers
+        self.sums = torch.zeros(layers, rows, job.heads, len(self._features[0]), job.head_dim + 1, device=job.device)
+        self._turns = rotations(length, job.head_dim, job.device) if job.spec.positions == "rope" else None
+
+    @property
+    def bytes(self) -> int:
+        return self.sums.nbytes
+
+    def fill(self, layer: int, keys: Tensor, values: Tensor, left_padding: Tensor | None) -> None:
+        sums = favor.final_state(keys, values, self._features[layer], self._job.scaling, left_padding)
+        self.sums[layer].copy_(sums.repeat_interleave(self.sums.shape[1] // len(keys), 0))
+
+    def ready(self, position: Tensor) -> None:
+        self._position = position
+
+    def step(self, layer: int, qkv: Tensor) -> Tensor:
+        query, key, value = qkv.unbind(1)
+        if self._turns is not None:
+            query, key = (rotate(x, self._turns[self._position, None]) for x in (query, key))
+        return favor.step(self.sums[layer], query, key, value, self._features[layer], self._job.scaling)
+
+    def reorder(self, rows: Tensor, beams: int, start: Tensor, most: int, count: Tensor) -> None:
+        self.sums.copy_(self.sums.index_select(1, rows))
+
+
+STATES: dict[str, tuple[Capability, Callable[..., State]]] = {
+    "one-query": (OneQuery.capability, OneQuery),
+    "flash-attn": (FlashAttn.capability, FlashAttn),
+    "flex": (flex.capability, partial(Dense, "flex", flex.attend_biased)),
+    "sdpa": (sdpa.capability, partial(Dense, "sdpa", sdpa.attend)),
+    "eager": (eager.capability, partial(Dense, "eager", eager.attend)),
+    "reference": (replace(reference.capability, kernels=frozenset({"eager", "flash"})),
+                  partial(Dense, "reference", reference.attend)),
+    "performer": (Recurrent.capability, Recurrent),
+}
+
+
+def choose_state(job: Job, backend: str | None = None) -> str:
+    """What decodes: the backend asked for, else our own kernel or PyTorch's.
+
+    Args:
+        job: of one query over a cache.
+        backend: a name in `STATES`; a library of fused kernels concerns variants with kernel flash alone.
+
+    Raises:
+        BackendError: the backend asked for is missing or cannot decode this; the message says why.
+    """
+    order: list[str]
+    if job.spec.kernel != "flash" and (backend is None or backend in LIBRARIES):
+        order, why = [job.spec.kernel], f"kernel {job.spec.kernel}"
+    elif backend is not None:
+        order, why = [backend], "asked for by name"
+    else:
+        order, why = ["one-query", "sdpa"], "the best that can do it here"
+    for name in order:
+        reason = STATES[name][0].unsupported(job) if name in STATES else "has no kernel for decoding"
+        if reason is None:
+            _tell(job.spec, str(job.device), str(job.dtype), name, why)
+            return name
+        why += f"; {name} {reason}"
+    raise BackendError(f"nothing decodes {job.spec!r} in {job.dtype} on {job.device}: {why}")
+
+
+@cache
+def _tell(spec: AttentionSpec, device: str, dtype: str, name: str, why: str) -> None:
+    """Once for every distinct choice of a process."""
+    log.info("decoding %s in %s on %s by %s: %s", spec, dtype, device, name, why)
+
+
+def state_for(job: Job, layers: int, rows: int, length: int, backend: str | None = None,
+              features: Features = None) -> State:
+    """What `layers` layers that compute `job` keep of `rows` sequences of `length` tokens at most.
+
+    Args:
+        backend: see `choose_state`.
+        features: of kernel performer alone; by default those of seed 0.
+
+    Raises:
+        BackendError: see `choose_state`.
+    """
+    return STATES[choose_state(job, backend)][1](job, layers, rows, length, features)

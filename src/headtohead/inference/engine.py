@@ -1,0 +1,249 @@
+"""Inference on a trained model: prompts in one pass, then token by token over a static cache, in CUDA graphs on a GPU.
+
+A GPU waits for Python between the hundreds of small kernels of a pass; a CUDA graph launches them all at once, always
+on the same memory. So everything here has fixed shapes, and there is one graph for each: `rounded` bounds how many.
+"""
+
+import gc
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from headtohead.attention.job import Job
+from headtohead.attention.plan import Plan, named, plan
+from headtohead.attention.spec import AttentionSpec
+from headtohead.attention.states import State, choose_state, state_for
+from headtohead.inference.graphs import Part, captured
+from headtohead.inference.network import Arithmetic, Network, Plain
+from headtohead.models.gpt2 import GPT2, features_of, kinds_of, layers_of
+
+KEPT = 8  # recordings at once; the one that was used longest ago gives up its memory
+
+
+class Recordable(Protocol):
+    """Work on tensors of its own, the first part of which resets them all."""
+
+    def parts(self) -> list[Part]: ...
+
+
+Work = TypeVar("Work", bound=Recordable)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The layers of a model that compute the same attention, by their numbers."""
+
+    spec: AttentionSpec
+    scale: float
+    layers: tuple[int, ...]
+
+
+class Cache:
+    """What all layers keep of some sequences: one state for each kind of layers."""
+
+    def __init__(self, states: list[State], places: list[tuple[int, int]]) -> None:
+        self.states, self._places = states, places
+
+    def of(self, layer: int) -> tuple[State, int]:
+        """The state that keeps a layer, and the layer's number in it."""
+        state, inside = self._places[layer]
+        return self.states[state], inside
+
+    def reorder(self, rows: Tensor, beams: int, start: Tensor, most: int, count: Tensor) -> None:
+        """See `State.reorder`."""
+        for state in self.states:
+            state.reorder(rows, beams, start, most, count)
+
+    @property
+    def bytes(self) -> int:
+        """Of memory."""
+        return sum(state.bytes for state in self.states)
+
+
+class Engine:
+    """A model ready for inference.
+
+    Args:
+        model: in eval mode, on its device and in its dtype. On CUDA its weights are re-laid out in memory.
+        graphs: whether to record CUDA graphs; by default on CUDA. Without them the same kernels run one by one.
+
+    Raises:
+        BackendError: the attention backend asked for cannot do the job, or is not installed.
+    """
+
+    def __init__(self, model: GPT2, graphs: bool | None = None) -> None:
+        self.device, self.dtype, self.config = model.device, model.dtype, model.config
+        self.graphs = self.device.type == "cuda" if graphs is None else graphs
+        self._asked = model.config.attention_backend
+        self._heads, self._head_dim = model.config.n_head, model.config.n_embd // model.config.n_head
+        self._network, self._features = Network(model), features_of(model)
+        layers = layers_of(model.config)
+        self._kinds = [Kind(*kind, tuple(i for i, layer in enumerate(layers) if layer == kind))
+                       for kind in kinds_of(model.config)]
+        self._places = [next((number, kind.layers.index(layer)) for number, kind in enumerate(self._kinds)
+                             if layer in kind.layers) for layer in range(len(layers))]
+        self._plans: dict[Hashable, Plan] = {}  # for as long as graphs may hold their memory
+        self._recordings: OrderedDict[Hashable, Recording[Any]] = OrderedDict()
+        self.decoder = " + ".join(dict.fromkeys(choose_state(self._job(kind, 1, 1, 2), self._asked)
+                                                for kind in self._kinds))
+
+    def backend_for(self, length: int, padded: bool = False) -> str:
+        """What computes attention in a pass over so many tokens."""
+        return named((self._job(kind, 1, length, length, padded) for kind in self._kinds), self._asked)
+
+    def generation_by(self, batch: int, length: int, padded: bool = False) -> str:
+        """What computes attention in a pass over so many prompts of that length, and then token by token."""
+        if self.graphs:
+            padded, length = padded or (rounded(batch), rounded(length)) != (batch, length), rounded(length)
+        return f"{self.backend_for(length, padded)}, then {self.decoder}"
+
+    @torch.inference_mode()
+    def forward(self, ids: Tensor) -> Tensor:
+        """What comes after prompts of equal length.
+
+        Args:
+            ids: [batch, length] on the model's device, without padding.
+
+        Returns:
+            Logits [batch, vocabulary] of each prompt's next token; on CUDA the next call writes over them.
+        """
+        recording = self.recording(("forward", *ids.shape), lambda: Pass(self, *ids.shape))
+        recording.work.ids.copy_(ids)
+        recording.replay(0)
+        return recording.work.out
+
+    def prefill(self, ids: Tensor, left_padding: Tensor | None, cache: Cache | None) -> Tensor:
+        """Logits [batch, vocabulary] after prompts [batch, length], whose keys and values go into the cache."""
+        batch, length = ids.shape
+        position = torch.arange(length, device=self.device)
+        where = position.expand_as(ids) if left_padding is None else (position - left_padding[:, None]).clamp(min=0)
+        plans = [self._plan(kind, batch, length, left_padding) for kind in self._kinds]
+
+        def attention(layer: int, qkv: Tensor) -> Tensor:
+            query, key, value = qkv.view(batch, length, 3, self._heads, self._head_dim).permute(2, 0, 3, 1, 4)
+            planned = plans[self._places[layer][0]]
+            query, key = planned.placed(query, key)
+            if cache is not None:
+                state, inside = cache.of(layer)
+                state.fill(inside, key, value, left_padding)
+            attended: Tensor = planned.kernel(query, key, value, *self._features[layer])
+            return attended.transpose(1, 2).reshape(len(qkv), -1)
+
+        return self._pass(ids.reshape(-1), where.reshape(-1), attention, batch)
+
+    def decode(self, ids: Tensor, positions: Tensor, cache: Cache) -> Tensor:
+        """Logits [rows, vocabulary] after one more token in each row.
+
+        Args:
+            ids, positions: [rows], the tokens and where they stand in their rows, padding not counted.
+        """
+        for state in cache.states:
+            state.ready(positions)
+
+        def attention(layer: int, qkv: Tensor) -> Tensor:
+            state, inside = cache.of(layer)
+            return state.step(inside, qkv.view(len(ids), 3, self._heads, self._head_dim)).reshape(len(ids), -1)
+
+        return self._pass(ids, positions, attention, len(ids))
+
+    def _pass(self, ids: Tensor, positions: Tensor, attention: Callable[[int, Tensor], Tensor], batch: int) -> Tensor:
+        """All layers; from the last layer's attention on for each sequence's last token alone."""
+        x = self._network.embed(ids, positions)
+        arithmetic = self._arithmetic(len(ids))
+        *blocks, final = enumerate(self._network.blocks)
+        for index, block in blocks:
+            x = arithmetic.leave(x, attention(index, arithmetic.enter(x, block)), block)
+        index, block = final
+        attended = attention(index, arithmetic.enter(x, block))
+        x, attended = (part.view(batch, -1, part.shape[-1])[:, -1].contiguous() for part in (x, attended))
+        return arithmetic.logits(arithmetic.leave(x, attended, block))
+
+    def _arithmetic(self, tokens: int) -> Arithmetic:
+        """How to compute a pass over so many tokens."""
+        if self.device.type != "cuda":
+            return Plain(self._network)
+        from headtohead.inference.fused import Fused, SingleRow  # Triton is there with CUDA alone
+
+        return SingleRow(self._network) if tokens == 1 else Fused(self._network)
+
+    def cache(self, rows: int, length: int) -> Cache:
+        """Room for so many rows of so many tokens."""
+        states = [state_for(self._job(kind, rows, 1, length), len(kind.layers), rows, length, self._asked,
+                            [features for layer in kind.layers for features in self._features[layer]])
+                  for kind in self._kinds]
+        return Cache(states, self._places)
+
+    def _plan(self, kind: Kind, batch: int, length: int, left_padding: Tensor | None) -> Plan:
+        job = self._job(kind, batch, length, length, padded=left_padding is not None)
+        if left_padding is not None:
+            return plan(job, left_padding, self._asked)
+        if job not in self._plans:
+            self._plans[job] = plan(job, None, self._asked)
+        return self._plans[job]
+
+    def _job(self, kind: Kind, batch: int, queries: int, keys: int, padded: bool = False) -> Job:
+        return Job(kind.spec, self.device, self.dtype, self._heads, self._head_dim, queries, keys, padded,
+                   scale=kind.scale, batch=batch)
+
+    def recording(self, key: Hashable, make: Callable[[], Work]) -> "Recording[Work]":
+        """The recorded work of that key; made where there is none yet."""
+        if key not in self._recordings:
+            while len(self._recordings) >= (KEPT if self.graphs else 1):
+                self._recordings.popitem(last=False)
+            self._recordings[key] = self._record(make)
+        self._recordings.move_to_end(key)
+        return self._recordings[key]
+
+    def _record(self, make: Callable[[], Work]) -> "Recording[Work]":
+        """If memory runs out, the others have to go."""
+        try:
+            return Recording(make(), self.graphs)
+        except torch.OutOfMemoryError:
+            if not self._recordings:
+                raise
+        self.release()
+        return Recording(make(), self.graphs)
+
+    def release(self) -> None:
+        """Give back the memory of all recordings."""
+        self._recordings.clear()
+        self._plans.clear()
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+class Pass:
+    """One forward pass over prompts of one shape."""
+
+    def __init__(self, engine: Engine, batch: int, length: int) -> None:
+        self._engine = engine
+        self.ids = torch.zeros(batch, length, dtype=torch.int64, device=engine.device)
+        self.out = torch.empty(batch, engine.config.vocab_size, dtype=engine.dtype, device=engine.device)
+
+    def parts(self) -> list[Part]:
+        return [self._run]
+
+    def _run(self) -> None:
+        self.out.copy_(self._engine.prefill(self.ids, None, None))
+
+
+class Recording(Generic[Work]):
+    """The parts of some work, each in a CUDA graph, or as they are where there are to be none."""
+
+    def __init__(self, work: Work, graphs: bool) -> None:
+        self.work = work
+        self._replays = captured(work.parts()) if graphs else work.parts()
+
+    def replay(self, part: int) -> None:
+        self._replays[part]()
+
+
+def rounded(count: int) -> int:
+    """The next of eight sizes in each doubling (64, 72, ... 120, 128, 144, ...): at most an eighth is wasted."""
+    step = max(1, 1 << max(0, (count - 1).bit_length() - 4))
+    return -(-count // step) * step

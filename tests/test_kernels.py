@@ -1,0 +1,222 @@
+"""Triton's kernels against plain code in float32: compiled on a GPU, elsewhere by Triton's interpreter."""
+
+import os
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import gelu, layer_norm
+from torch.nn.functional import linear as by_torch
+
+HOW = "run `TRITON_INTERPRET=1 python -m pytest tests/test_kernels.py`, for which `pip install triton`"
+pytest.importorskip("triton", reason=f"needs Triton: {HOW}")
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # which counts when Triton is imported
+if not INTERPRETED and not torch.cuda.is_available():
+    pytest.skip(f"needs a CUDA device, or Triton's interpreter: {HOW}", allow_module_level=True)
+
+from headtohead.kernels.alibi_fold import EXTRA, fold
+from headtohead.kernels.cache import fill, reorder
+from headtohead.kernels.layers import LOGIT_BLOCK, add_norm, likeliest, linear
+from headtohead.kernels.one_query import attend_one
+
+DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
+RANDOM = torch.Generator().manual_seed(1)
+ROUNDING = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
+dtypes = pytest.mark.parametrize("dtype", ROUNDING)
+
+
+def normal(*shape, dtype=torch.float32):
+    return torch.randn(shape, generator=RANDOM).to(DEVICE, dtype)
+
+
+def integers(low, high, *shape):
+    return torch.randint(low, high, shape, generator=RANDOM).to(DEVICE)
+
+
+def close(ours, expected):
+    rounding = ROUNDING[ours.dtype]
+    torch.testing.assert_close(ours.float(), expected, atol=rounding, rtol=rounding)
+
+
+def a_norm(width, dtype):
+    norm = torch.nn.LayerNorm(width, eps=1e-3, device=DEVICE, dtype=dtype).requires_grad_(False)
+    norm.weight.copy_(normal(width))
+    norm.bias.copy_(normal(width))
+    return norm
+
+
+def normed(x, norm):
+    return layer_norm(x.float(), x.shape[-1:], norm.weight.float(), norm.bias.float(), norm.eps)
+
+
+@dtypes
+@pytest.mark.parametrize("width", [1, 48, 600])
+@pytest.mark.parametrize("biased", [False, True])
+def test_add_norm(dtype, width, biased):
+    x, norm, bias = 3 * normal(3, width, dtype=dtype) + 1, a_norm(width, dtype), normal(width, dtype=dtype)
+    added = x.float() + bias.float() * biased
+    close(add_norm(x, bias if biased else None, norm), normed(added, norm))
+    close(x, added)
+
+
+@dtypes
+@pytest.mark.parametrize("has_bias", [False, True])
+@pytest.mark.parametrize("has_norm", [False, True])
+@pytest.mark.parametrize("has_gelu", [False, True])
+@pytest.mark.parametrize("has_residual", [False, True])
+@pytest.mark.parametrize(("rows", "width"), [(37, 600), (4, 48)])
+def test_linear(dtype, has_bias, has_norm, has_gelu, has_residual, rows, width):
+    x, bias, residual = (normal(*shape, dtype=dtype) for shape in ((1, width), (rows,), (1, rows)))
+    weight, norm = normal(rows, width, dtype=dtype) / width ** 0.5, a_norm(width, dtype)
+    expected = by_torch(normed(x, norm) if has_norm else x.float(), weight.float()) + bias.float() * has_bias
+    expected = (gelu(expected, approximate="tanh") if has_gelu else expected) + residual.float() * has_residual
+    close(linear(x, weight, bias if has_bias else None, norm=norm if has_norm else None, gelu=has_gelu,
+                 residual=residual if has_residual else None), expected)
+
+
+@dtypes
+@pytest.mark.parametrize("vocabulary", [1, 300, LOGIT_BLOCK, 2 * LOGIT_BLOCK + 300])
+def test_likeliest_is_the_first_of_equals(dtype, vocabulary):
+    """One row without equals, one with many, one with two in different blocks, one where all are impossible."""
+    logits = normal(4, vocabulary + 5, dtype=dtype)
+    logits[:, vocabulary:] = 100  # of a wider head, and none of the vocabulary
+    logits[1] = logits[1].round()
+    logits[2, [vocabulary // 7, vocabulary - 1]] = 50
+    logits[3, :vocabulary] = -torch.inf
+    logits = logits[:, :vocabulary]
+    assert likeliest(logits).tolist() == [row.index(max(row)) for row in logits.tolist()]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("length", "dim"), [(1, 16), (600, 48)])
+def test_fold_puts_alibi_into_products(dtype, length, dim):
+    heads, scale = 3, 0.25
+    q, k = normal(2, 2, length, heads, dim, dtype=dtype).transpose(2, 3)
+    slopes = torch.rand(heads, generator=RANDOM).to(DEVICE)
+    folded = fold(q, k, slopes, scale)
+    for tensor, out in zip((q, k), folded, strict=True):
+        assert out.transpose(1, 2).is_contiguous()
+        assert torch.equal(out[..., :dim], tensor)
+    extra_q, extra_k = (out[..., -EXTRA:].double() for out in folded)
+    position = torch.arange(length, device=DEVICE)
+    expected = (slopes[:, None] * position)[None, :, None, :].double()
+    torch.testing.assert_close(extra_q @ extra_k.mT * scale, expected.expand(2, heads, length, length),
+                               atol=2e-5, rtol=1e-6)
+
+
+def slot_of(position, first, slots):
+    return position if position < first else first + (position - first) % (slots - first)
+
+
+def lay(cache, tokens, first):
+    """Put tokens [heads, count, head_dim] into a row's cache [heads, slots, head_dim], later ones over earlier ones."""
+    kept = {slot_of(j, first, cache.shape[1]): j for j in range(tokens.shape[1])}
+    cache[:, list(kept)] = tokens[:, list(kept.values())]
+
+
+def turned(x, angles):
+    cosine, sine = angles
+    one, two = x.float().chunk(2, dim=-1)
+    return torch.cat([one * cosine - two * sine, two * cosine + one * sine], -1).to(x.dtype)
+
+
+LAYOUTS = {"whole": (0, 300, None), "window": (0, 70, None), "leading": (5, 140, None), "block": (0, 133, 133)}
+
+
+def check_one_query(layout, dtype, dim, *, alibi, rotates, bias_of, splits):
+    """Rows at their first token, at their cache's last slot, in its first round and far on."""
+    first, slots, block = LAYOUTS[layout]
+    positions = [0, slots - 1, slots // 3, *([] if layout == "whole" else [slots, 2 * slots + slots // 3])]
+    rows, heads, scale = len(positions), 2, dim ** -0.5
+    query, new_key, new_value = qkv = normal(3, rows, heads, dim, dtype=dtype)
+    phases = 3 * normal(max(positions) + 1, dim // 2)
+    angles = torch.stack([phases.cos(), phases.sin()], 1) if rotates else None
+    slopes = torch.rand(heads, generator=RANDOM).to(DEVICE) if alibi else None
+    bias = None
+    if bias_of is not None:
+        bias = normal(rows if bias_of[0] else 1, heads if bias_of[1] else 1, 1, slots)
+        bias[..., :slots // 2] = -torch.inf  # all that some programs read, but for new tokens
+        for row, t in enumerate(positions):
+            bias[row if bias_of[0] else 0, ..., slot_of(t, first, slots)] = 1.0
+    cache = torch.full((2, rows, heads, slots, dim), torch.nan, device=DEVICE, dtype=dtype)  # what is empty is not read
+    after, expected = cache.clone(), torch.empty(rows, heads, dim, device=DEVICE)
+    for row, t in enumerate(positions):
+        tokens = normal(2, heads, t + 1, dim, dtype=dtype)
+        for held, tensor in zip(cache, tokens, strict=True):
+            lay(held[row], tensor[:, :t], first)
+        q, tokens[0, :, t], tokens[1, :, t] = query[row], new_key[row], new_value[row]
+        if angles is not None:
+            q, tokens[0, :, t] = turned(q, angles[t]), turned(new_key[row], angles[t])
+        after[:, row] = cache[:, row]
+        for held, tensor in zip(after, tokens, strict=True):
+            lay(held[row], tensor, first)
+        seen = [j for j in range(t + 1) if (j // block == t // block if block else j < first or t - j < slots - first)]
+        keys, values = tokens[:, :, seen].float()
+        scores = (keys @ q.float()[:, :, None])[..., 0] * scale
+        if slopes is not None:
+            scores -= slopes[:, None] * (t - torch.tensor(seen, device=DEVICE))
+        if bias is not None:
+            scores += bias.expand(rows, heads, 1, slots)[row, :, 0, [slot_of(j, first, slots) for j in seen]]
+        expected[row] = (scores.softmax(-1)[:, None] @ values)[:, 0]
+    out = attend_one(qkv.transpose(0, 1).flatten(1), *cache, torch.tensor(positions, device=DEVICE), first=first,
+                     block=block, slopes=slopes, bias=bias, rotary=angles, scale=scale, splits=splits)
+    close(out, expected.flatten(1))
+    last_digit = torch.finfo(dtype).eps if rotates else 0.0
+    torch.testing.assert_close(cache, after, atol=last_digit, rtol=last_digit, equal_nan=True)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("alibi", [False, True])
+@pytest.mark.parametrize("rotates", [False, True])
+@pytest.mark.parametrize("bias_of", [None, (True, True)])
+@pytest.mark.parametrize("splits", [None, 3])
+def test_one_query(layout, alibi, rotates, bias_of, splits):
+    check_one_query(layout, torch.float32, 16, alibi=alibi, rotates=rotates, bias_of=bias_of, splits=splits)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("bias_of", [None, (True, False), (False, True), (False, False)])
+@pytest.mark.parametrize("splits", [1, 2])
+def test_one_query_in_half_precision(dtype, bias_of, splits):
+    rotates = dtype != torch.bfloat16 or not INTERPRETED  # which does not round to bfloat16, but cuts off
+    check_one_query("leading", dtype, 64, alibi=True, rotates=rotates, bias_of=bias_of, splits=splits)
+    check_one_query("block", dtype, 32, alibi=False, rotates=False, bias_of=bias_of, splits=splits)
+
+
+@settings(deadline=None, max_examples=40)
+@given(data=st.data())
+def test_fill(data):
+    prompts, beams, heads = (data.draw(st.integers(1, 3)) for _ in range(3))
+    dim, dtype = data.draw(st.sampled_from([1, 16, 48])), data.draw(st.sampled_from(list(ROUNDING)))
+    length, slots = data.draw(st.integers(1, 80)), data.draw(st.integers(1, 90))
+    first = data.draw(st.integers(0, slots + 2 if length <= slots else slots - 1))
+    padding = data.draw(st.none() | st.lists(st.integers(0, length), min_size=prompts, max_size=prompts))
+    key = normal(prompts, length, 3, heads, dim, dtype=dtype)[:, :, 1].transpose(1, 2)
+    value = normal(prompts, heads, dim, length, dtype=dtype).mT
+    storage = normal(2, prompts * beams, heads, slots, dim, dtype=dtype)
+    expected = storage.clone()
+    for row in range(prompts * beams):
+        prompt = row // beams
+        for held, tensor in zip(expected, (key, value), strict=True):
+            lay(held[row], tensor[prompt, :, padding[prompt] if padding else 0:], first)
+    fill(storage, key, value, None if padding is None else torch.tensor(padding, device=DEVICE), first)
+    assert torch.equal(storage, expected)
+
+
+@pytest.mark.parametrize("slots", [1, 40])
+@settings(deadline=None, max_examples=40)
+@given(data=st.data())
+def test_reorder(slots, data):
+    layers, prompts, heads, beams = (data.draw(st.integers(1, most)) for most in (2, 3, 2, 5))
+    dim, most = data.draw(st.sampled_from([1, 16, 48])), data.draw(st.sampled_from([slots, slots + 3, 1]))
+    count = data.draw(st.just(most) | st.integers(0, most))
+    start = integers(0, slots + 1, prompts).repeat_interleave(beams)
+    rows = integers(0, beams, prompts * beams) + torch.arange(prompts, device=DEVICE).repeat_interleave(beams) * beams
+    storage = normal(layers, 2, prompts * beams, heads, slots, dim)
+    expected = storage.clone()
+    for row, (source, begin) in enumerate(zip(rows.tolist(), start.tolist(), strict=True)):
+        changed = slice(begin, begin + count)
+        expected[:, :, row, :, changed] = storage[:, :, source, :, changed]
+    reorder(storage, rows, beams, start, most, torch.tensor([count], device=DEVICE))
+    assert torch.equal(storage, expected)
