@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import SOFTMAX, VARIANTS, random_ids, tiny
+from conftest import SOFTMAX, STUDY_VARIANTS, VARIANTS, random_ids, tiny
 from test_decoding import by_transformers, padded_prompts
 
 from headtohead.attention.job import Job
@@ -57,8 +57,9 @@ def as_likely(model, prompt, ours, theirs):
     return abs(scores[0] - scores[1]) < 1e-4
 
 
-@variants
-@pytest.mark.parametrize("library", [None, "flash-attn", "flex", "sdpa"])
+@pytest.mark.parametrize(("name", "library"), [
+    *((name, None) for name in VARIANTS),
+    *((name, library) for name in STUDY_VARIANTS for library in ("flash-attn", "flex", "sdpa"))])
 @pytest.mark.parametrize("padded", [False, True])
 def test_bfloat16_errs_at_most_twice_as_much_as_transformers_own(name, library, padded):
     """Logits of the prompt's pass, and after a few decoded tokens, against the same weights in float32."""

@@ -55,6 +55,7 @@ class Pattern(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: ClassVar[str] = ""
+    drawn: ClassVar[tuple[str, ...]] = ()  # of its numbers, those from which it draws at random
 
     def __init_subclass__(cls, named: bool = True, **rest: Any) -> None:
         super().__init_subclass__(**rest)
@@ -214,6 +215,8 @@ class BigBird(Pattern):
     global_blocks: Blocks
     random_blocks: Blocks
     seed: Seed = 0
+
+    drawn = ("seed",)
 
     def sees(self, query: Any, key: Any) -> Any:
         at, other = query // self.block, key // self.block

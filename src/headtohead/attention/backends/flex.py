@@ -62,7 +62,14 @@ def _tile(pattern: Pattern) -> int:
 def block_mask(pattern: Pattern, queries: int, keys: int, device: torch.device) -> BlockMask:
     """Which tiles of queries and keys meet, and the mask inside them; the queries are the last of the keys."""
     with torch.inference_mode(False):  # or training could not use what inference left here
-        return create_block_mask(_mask(pattern, keys - queries), None, None, queries, keys, device, _tile(pattern))
+        mask = _mask(_shared(pattern, device), keys - queries)
+        return create_block_mask(mask, None, None, queries, keys, device, _tile(pattern))
+
+
+def _shared(pattern: Pattern, device: torch.device) -> Pattern:
+    """With its seeds as tensors: layers that only draw otherwise share what is compiled."""
+    return pattern.model_copy(update={name: torch.tensor(getattr(pattern, name), device=device)
+                                      for name in pattern.drawn})
 
 
 def _mask(pattern: Pattern, offset: int) -> Mod:
