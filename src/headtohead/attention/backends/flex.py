@@ -23,6 +23,8 @@ capability = Capability(kernels=frozenset({"flash"}), dtypes={"cuda": FLOATS}, b
 SHAPES = 64  # it compiles for every shape, seconds each; more than so many is a mistake, not a plan
 TILE = 128  # queries and keys of a block that is skipped or not, unless the pattern has smaller blocks of its own
 IEEE: Any = {"FLOAT32_PRECISION": "'ieee'"}  # true float32 where q is, whatever matrix products elsewhere may do
+# What one program of the forward and backward kernels works on, where tiles are 64 wide.
+SMALL = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_M1": 32, "BLOCK_N1": 64, "BLOCK_M2": 64, "BLOCK_N2": 32}
 Mod = Callable[..., Tensor]
 
 
@@ -49,7 +51,7 @@ def build(job: Job, left_padding: Tensor | None) -> Flex:
     blocks = (block_mask(pattern, job.queries, job.keys, job.device) if left_padding is None else
               create_block_mask(_padded_mask(pattern, offset, left_padding.to(job.device)), len(left_padding), None,
                                 job.queries, job.keys, job.device, tile))
-    options = IEEE if tile == TILE else IEEE | {"BLOCK_M": tile, "BLOCK_N": tile}
+    options = IEEE if tile == TILE else IEEE | SMALL
     return Flex(blocks, None if slopes is None else biased_by(slopes, offset), job.scaling, options)
 
 
