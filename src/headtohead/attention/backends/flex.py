@@ -2,15 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._dynamo.exc import FailOnRecompileLimitHit
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-from headtohead.attention.job import BackendError, Capability, Job
+from headtohead.attention.backends.compiled import run_compiled
+from headtohead.attention.job import Capability, Job
 from headtohead.attention.masks import visible_at
 from headtohead.attention.patterns import Pattern
 from headtohead.attention.positions import slopes_on
@@ -20,11 +20,8 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 # Not for the CPU: compiled for less than AVX-512, PyTorch 2.13's kernel computes garbage over some numbers of keys.
 capability = Capability(kernels=frozenset({"flash"}), dtypes={"cuda": FLOATS}, backward=frozenset({"cuda"}),
                         head_dims=range(16, 257))
-SHAPES = 64  # it compiles for every shape, seconds each; more than so many is a mistake, not a plan
 TILE = 128  # queries and keys of a block that is skipped or not, unless the pattern has smaller blocks of its own
 IEEE: Any = {"FLOAT32_PRECISION": "'ieee'"}  # true float32 where q is, whatever matrix products elsewhere may do
-# What one program of the forward and backward kernels works on, where tiles are 64 wide.
-SMALL = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_M1": 32, "BLOCK_N1": 64, "BLOCK_M2": 64, "BLOCK_N2": 32}
 Mod = Callable[..., Tensor]
 
 
@@ -38,8 +35,6 @@ class Flex:
     options: Any
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():  # it becomes part of the caller's graph
-            return _attention(q, k, v, self.blocks, self.bias, self.scale, self.options)
         return run_compiled(_attention, q, k, v, self.blocks, self.bias, self.scale, self.options)
 
 
@@ -47,25 +42,20 @@ def build(job: Job, left_padding: Tensor | None) -> Flex:
     """The block mask, without padding built once for each pair of lengths, and ALiBi's bias."""
     pattern, offset = job.spec.visibility, job.keys - job.queries
     slopes = slopes_on(job.heads, job.device) if job.spec.positions == "alibi" else None
-    tile = _tile(pattern)
-    blocks = (block_mask(pattern, job.queries, job.keys, job.device) if left_padding is None else
+    tile = 64 if pattern.grain == 64 and not job.backward else TILE  # gradients have no kernel for less
+    blocks = (block_mask(pattern, job.queries, job.keys, job.device, tile) if left_padding is None else
               create_block_mask(_padded_mask(pattern, offset, left_padding.to(job.device)), len(left_padding), None,
                                 job.queries, job.keys, job.device, tile))
-    options = IEEE if tile == TILE else IEEE | SMALL
+    options = IEEE if tile == TILE else IEEE | {"BLOCK_M": tile, "BLOCK_N": tile}
     return Flex(blocks, None if slopes is None else biased_by(slopes, offset), job.scaling, options)
 
 
-def _tile(pattern: Pattern) -> int:
-    """The pattern's own blocks, where kernels take blocks of that size."""
-    return 64 if pattern.grain is not None and pattern.grain % TILE == 64 else TILE
-
-
 @lru_cache(maxsize=64)
-def block_mask(pattern: Pattern, queries: int, keys: int, device: torch.device) -> BlockMask:
+def block_mask(pattern: Pattern, queries: int, keys: int, device: torch.device, tile: int = TILE) -> BlockMask:
     """Which tiles of queries and keys meet, and the mask inside them; the queries are the last of the keys."""
     with torch.inference_mode(False):  # or training could not use what inference left here
         mask = _mask(_shared(pattern, device), keys - queries)
-        return create_block_mask(mask, None, None, queries, keys, device, _tile(pattern))
+        return create_block_mask(mask, None, None, queries, keys, device, tile)
 
 
 def _shared(pattern: Pattern, device: torch.device) -> Pattern:
@@ -100,22 +90,6 @@ def biased_by(slopes: Tensor, offset: int) -> Mod:
 def attend_biased(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor:
     """As decoding needs it: over all keys, with a dense bias [batch or 1, heads or 1, queries, keys] and no mask."""
     return run_compiled(_biased, q, k, v, bias.expand(*q.shape[:3], k.shape[2]), scale)
-
-
-def run_compiled(attention: Mod, q: Tensor, k: Tensor, *rest: Any) -> Tensor:
-    try:
-        with torch._dynamo.config.patch(recompile_limit=SHAPES):
-            return _compiled(attention)(q, k, *rest)
-    except FailOnRecompileLimitHit as error:
-        raise BackendError(f"flex has been compiled for {SHAPES} shapes in this process, its limit, and q "
-                           f"{tuple(q.shape)}, k {tuple(k.shape)} is one more; take fewer lengths and batch sizes, or "
-                           "another backend") from error
-
-
-@cache
-def _compiled(attention: Mod) -> Mod:
-    """With fullgraph=True a shape too many is an error; without it, it would be computed densely, after a warning."""
-    return torch.compile(attention, dynamic=False, fullgraph=True)
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, blocks: BlockMask, bias: Mod | None, scale: float,

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 
 from headtohead.attention import favor
+from headtohead.attention.backends.compiled import run_compiled
 from headtohead.attention.job import Capability, Job
 
 name = "performer"
+LONG = 2048  # keys from which on it is compiled for its shape, which takes seconds
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 capability = Capability(kernels=frozenset({"performer"}),
                         dtypes={"cpu": (torch.float64, *FLOATS), "cuda": FLOATS}, forms=frozenset(), alibi=False)
@@ -31,7 +33,9 @@ class Performer:
 
 
 def build(job: Job, left_padding: Tensor | None) -> Performer:
-    return Performer(favor.attend, job, left_padding)
+    """Compiled where there is much to do: one operator after the other, features would be written many times over."""
+    long = job.device.type == "cuda" and job.keys >= LONG
+    return Performer(partial(run_compiled, favor.attend) if long else favor.attend, job, left_padding)
 
 
 def default_features(job: Job) -> Tensor:

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.functional import pad
 
-from headtohead.attention.backends.flex import FLOATS, IEEE, biased_by, block_mask, run_compiled
+from headtohead.attention.backends.compiled import run_compiled
+from headtohead.attention.backends.flex import FLOATS, IEEE, biased_by, block_mask
 from headtohead.attention.job import BackendError, Capability, Job
 from headtohead.attention.patterns import Pattern, Window
 from headtohead.attention.positions import slopes_on
@@ -35,9 +36,10 @@ class Regrouped:
     scale: float
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():  # it becomes part of the caller's graph
-            return _both(q, k, v, self.stride, self.near, self.far, self.scale)
-        return run_compiled(_both, q, k, v, self.stride, self.near, self.far, self.scale)
+        near = run_compiled(_attention, q, k, v, *self.near, self.scale)
+        far = run_compiled(_attention, *(_grouped(x, self.stride) for x in (q, k, v)), *self.far, self.scale)
+        out: Tensor = run_compiled(_together, *near, *far, self.stride)
+        return out
 
 
 def build(job: Job, left_padding: Tensor | None) -> Regrouped:
@@ -58,21 +60,18 @@ class Earlier(Pattern, named=False):
         return key < query
 
 
-def _both(q: Tensor, k: Tensor, v: Tensor, stride: int, near_part: Part, far_part: Part, scale: float) -> Tensor:
-    length, dtype = q.shape[2], q.dtype
-    near, near_weight = _attention(q, k, v, *near_part, scale)
-    q, k, v = (_grouped(x, stride) for x in (q, k, v))
-    far, far_weight = _attention(q, k, v, *far_part, scale)
-    far, far_weight = (_in_order(x, stride)[:, :, :length] for x in (far, far_weight[..., None]))
-    share = torch.sigmoid(far_weight - near_weight[..., None])  # 0 where nothing is far: its weight is -inf
-    return torch.lerp(near.float(), far.float(), share).to(dtype)
-
-
 def _attention(q: Tensor, k: Tensor, v: Tensor, blocks: BlockMask, slopes: Tensor | None, scale: float
                ) -> tuple[Tensor, Tensor]:
     """With the log-sum-exp of each query's scores."""
     bias = None if slopes is None else biased_by(slopes, 0)
     return flex_attention(q, k, v, score_mod=bias, block_mask=blocks, scale=scale, return_lse=True, kernel_options=IEEE)
+
+
+def _together(near: Tensor, near_weight: Tensor, far: Tensor, far_weight: Tensor, stride: int) -> Tensor:
+    """Each part by its share of the weight, which is 0 where nothing is far: its log is -inf."""
+    far, far_weight = (_in_order(x, stride)[:, :, :near.shape[2]] for x in (far, far_weight[..., None]))
+    share = torch.sigmoid(far_weight - near_weight[..., None])
+    return torch.lerp(near.float(), far.float(), share).to(near.dtype)
 
 
 def _grouped(x: Tensor, stride: int) -> Tensor:
