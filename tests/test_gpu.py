@@ -9,7 +9,7 @@ import torch
 from conftest import BIGBIRD, VARIANTS, random_ids, tiny
 
 from headtohead.attention import AttentionSpec, attend
-from headtohead.attention.backends import compiled
+from headtohead.attention.backends import compiled as alone
 from headtohead.attention.job import BackendError, Job
 from headtohead.attention.plan import BACKENDS, choose
 from headtohead.models.gpt2 import compile_for_training
@@ -173,7 +173,7 @@ def test_flex_is_never_replaced_by_dense_work(monkeypatch):
         return attend(*(torch.randn(1, 2, length, 64, device="cuda") for _ in range(3)), pattern(window=3), "flex")
 
     run(50)
-    monkeypatch.setattr(compiled, "SHAPES", 1)
+    monkeypatch.setattr(alone, "SHAPES", 1)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         run(50)
     kernels = [event.key for event in profile.key_averages()]
