@@ -1,6 +1,7 @@
 """Our checkpoints say what they are: to transformers' Auto classes by their model type, to people by their card."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from closure import ROOT
 from conftest import VARIANTS, tiny
 
 import headtohead
+from headtohead.inference.engine import Engine
+from headtohead.inference.search import generate
 from headtohead.models.card import origin
 from headtohead.params import read_params
 from headtohead.paths import Run
@@ -104,3 +107,16 @@ def test_the_card_names_data_and_base_model(preset, data):
     said = origin(params.model_copy(update={"preset": preset}), Run("flash", 13))
     assert said["data"].startswith(data)
     assert said["pretrained"] == params.presets[preset].model.pretrained
+
+
+@pytest.mark.parametrize("name", ["flash_sparse", "flash_alibi"])
+def test_a_checkpoint_from_before_layers_loads_and_writes_the_same(tmp_path, tokenizer, name):
+    """Written by the commit before a variant could have `layers`, with what its engine made of some prompts."""
+    shutil.copytree(Path(__file__).parent / "checkpoints" / name, tmp_path / name)
+    tokenizer.save_pretrained(tmp_path / name)
+    model, _ = headtohead.load(tmp_path / name)
+    before = json.loads((tmp_path / name / "written.json").read_text())
+    ids, padding = torch.tensor(before["prompts"]), torch.tensor(before["padding"])
+    for beams, written in before["written"].items():
+        again = generate(Engine(model), ids, padding, max_new_tokens=12, beams=int(beams), no_repeat_ngram=2)
+        assert again.tolist() == written

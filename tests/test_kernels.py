@@ -15,10 +15,13 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # which counts when Tri
 if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip(f"needs a CUDA device, or Triton's interpreter: {HOW}", allow_module_level=True)
 
+from headtohead.attention.positions import rotate as by_operators
+from headtohead.attention.positions import rotations
 from headtohead.kernels.alibi_fold import EXTRA, fold
 from headtohead.kernels.cache import fill, reorder
 from headtohead.kernels.layers import LOGIT_BLOCK, add_norm, likeliest, linear
 from headtohead.kernels.one_query import attend_one
+from headtohead.kernels.rotary import rotate
 
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
 RANDOM = torch.Generator().manual_seed(1)
@@ -220,3 +223,15 @@ def test_reorder(slots, data):
         expected[:, :, row, :, changed] = storage[:, :, source, :, changed]
     reorder(storage, rows, beams, start, most, torch.tensor([count], device=DEVICE))
     assert torch.equal(storage, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(("length", "dim"), [(1, 8), (65, 16), (70, 24)])
+def test_rotate_turns_pairs_of_channels(dtype, length, dim):
+    """Of views into one projection, by angles that are the same for all rows or each row's own."""
+    x = torch.randn(2, length, 3, 4, dim, device=DEVICE, dtype=dtype).unbind(2)[1].transpose(1, 2)
+    table = rotations(length, dim, DEVICE)
+    position = (torch.arange(length, device=DEVICE) - torch.tensor([[0], [length // 2]], device=DEVICE)).clamp(min=0)
+    close = 1e-6 if dtype == torch.float32 else 2e-3
+    for turns in (table, table[position][:, None]):
+        torch.testing.assert_close(rotate(x, turns), by_operators(x, turns), atol=close, rtol=close)

@@ -76,10 +76,15 @@ def _turns(length: int, head_dim: int, device: torch.device) -> Tensor:
 
 
 def rotate(x: Tensor, turns: Tensor) -> Tensor:
-    """`x` [..., length, head_dim] turned by `turns` [..., length, 2, head_dim / 2] in float32; in x's dtype.
+    """`x` [batch, heads, length, head_dim] turned by `turns` [(batch, 1,) length, 2, head_dim / 2], in x's dtype.
 
-    The product of a turned query and a turned key depends on their distance alone (equation 16).
+    Computed in float32. The product of a turned query and a turned key depends on their distance alone (Su et al. 2021,
+    equation 16).
     """
+    if x.device.type == "cuda" and x.dim() == 4 and torch.is_inference_mode_enabled():
+        from headtohead.kernels.rotary import rotate as in_one_pass  # Triton is there with CUDA alone
+
+        return in_one_pass(x, turns)
     first, second = x.float().chunk(2, -1)
     cosine, sine = turns.unbind(-2)
     return torch.cat([first * cosine - second * sine, second * cosine + first * sine], -1).to(x.dtype)

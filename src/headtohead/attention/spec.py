@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serial
 from headtohead.attention.patterns import PATTERNS, Count, Pattern
 
 LOOKED_AT = 1024  # positions whose queries and keys identify a pattern,
-DEPTH = 12        # and layers
+DEPTH = 3         # and layers
 
 
 class AttentionSpec(BaseModel):

@@ -74,9 +74,9 @@ class KeysValues:
     def __init__(self, job: Job, kept: Kept, layers: int, rows: int, length: int) -> None:
         self.first, slots = kept.first, kept.first + kept.last
         self.storage = torch.zeros(layers, 2, rows, job.heads, slots, job.head_dim, device=job.device, dtype=job.dtype)
-        self._job, self._whole, self._row = job, slots == length, torch.arange(rows, device=job.device)
+        self._job, self._whole = job, slots == length
         self._turns = rotations(length, job.head_dim, job.device) if job.spec.positions == "rope" else None
-        self._position = self._row
+        self._position = self._at = torch.zeros(0)
 
     @property
     def slots(self) -> int:
@@ -87,13 +87,13 @@ class KeysValues:
         return self.storage.nbytes
 
     def positions(self, newest: Tensor) -> Tensor:
-        """Which position each slot holds when `newest` [rows] are the latest: [rows, slots], -1 where it is empty."""
-        slot, last = torch.arange(self.slots, device=newest.device), max(1, self.slots - self.first)
-        since = newest[:, None] - self.first
-        in_ring = self.first + since - (since - (slot - self.first)) % last
-        in_ring = in_ring.masked_fill(in_ring < self.first, -1)
-        leading = torch.where(slot <= newest[:, None], slot, -1)
-        return torch.where(slot < self.first, leading, in_ring)
+        """The position each slot holds, `newest` [rows] being the latest: [rows, slots], negative if it is empty."""
+        slot, newest = torch.arange(self.slots, device=newest.device), newest[:, None]
+        in_ring = newest - (newest - slot) % max(1, self.slots - self.first)
+        if not self.first:
+            return in_ring
+        leading = torch.where(slot <= newest, slot, -1)
+        return torch.where(slot < self.first, leading, in_ring.masked_fill(in_ring < self.first, -1))
 
     def fill(self, layer: int, keys: Tensor, values: Tensor, left_padding: Tensor | None) -> None:
         if self.storage.device.type == "cuda":
@@ -110,14 +110,18 @@ class KeysValues:
             kept.unflatten(0, (prompts, -1))[:, :, :, :used] = given.gather(2, at)[:, None]
 
     def ready(self, position: Tensor) -> None:
-        self._position = position
+        slot = position % self.slots
+        if self.first:
+            ring = self.first + (position - self.first) % max(1, self.slots - self.first)
+            slot = torch.where(position < self.first, position, ring)
+        self._position, self._at = position, slot.view(-1, 1, 1, 1)
 
     def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Put in one key and value a row [rows, heads, head_dim]; the layer's keys and values."""
         keys, values = self.storage[layer]
-        position, last = self._position, max(1, self.slots - self.first)
-        slot = torch.where(position < self.first, position, self.first + (position - self.first) % last)
-        keys[self._row, :, slot], values[self._row, :, slot] = key, value
+        at = self._at.expand(*key.shape[:2], 1, key.shape[2])
+        keys.scatter_(2, at, key[:, :, None])
+        values.scatter_(2, at, value[:, :, None])
         return keys, values
 
     def placed(self, x: Tensor) -> Tensor:
@@ -178,7 +182,7 @@ class OneQuery(KeysValues):
         self._bias: Tensor | None = None
 
     def ready(self, position: Tensor) -> None:
-        super().ready(position)
+        self._position = position
         if not self._by_form:
             self._bias = bias_at(self._job.spec, self._job.heads, position[:, None], self.positions(position))
 
@@ -201,8 +205,7 @@ class FlashAttn(KeysValues):
                                causal=True, alibi_slopes=slopes, window_size=flash_attn.window_size(job.form or Form()))
 
     def ready(self, position: Tensor) -> None:
-        super().ready(position)
-        self._filled = position.to(torch.int32)
+        self._position, self._filled = position, position.to(torch.int32)
 
     def step(self, layer: int, qkv: Tensor) -> Tensor:
         query, key, value = qkv.unbind(1)
