@@ -243,7 +243,7 @@ def test_a_damaged_file_is_an_error_that_names_it(tmp_path, name, damage):
     measure(tmp_path)
     (tmp_path / name).write_text(damage((tmp_path / name).read_text()))
     for use in (measure, page.render):
-        with pytest.raises(DataError, match=f"{name} is no .*remove it to measure everything anew"):
+        with pytest.raises(DataError, match=f"{name} is no .*remove it to measure everything again"):
             use(tmp_path)
 
 

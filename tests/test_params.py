@@ -48,6 +48,8 @@ def test_repeats_collapse_and_further_variants_join(tmp_path):
     (lambda p: p.update(attention="nope"), "attention: unknown variant 'nope'; there are flash, flash_alibi"),
     (lambda p: p.update(also=["standard"] * 9 + ["no"]), r"also\[9\]: unknown variant 'no'"),
     (lambda p: p.update(also="standard"), "also: .*valid list"),
+    (lambda p: (p.update(attention="flash_rope"), p["presets"]["laptop"]["model"].update(width=60, heads=4)),
+     r"variants: flash_rope turns pairs of channels .* heads of 15, an odd number"),
     (lambda p: p.update(preset="nope"), "preset: unknown preset 'nope'; there are laptop, news, paper, smoke"),
     (lambda p: p.update(sed=1), "sed: unknown key; keys there: attention, also, .*did you mean seed"),
     (lambda p: p.update(seeds=[]), "seeds: .*at least 1 item"),

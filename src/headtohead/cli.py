@@ -57,6 +57,6 @@ def _parser() -> argparse.ArgumentParser:
     rows = commands.add_parser("bench", help="time GPT-2 small with each variant beside transformers, on a GPU")
     rows.set_defaults(run=bench)
     rows.add_argument("folder", metavar="FOLDER", type=Path, help="where to; rows that it holds already are kept")
-    rows.add_argument("--render", action="store_true", help="measure nothing: make the page anew from the rows")
+    rows.add_argument("--render", action="store_true", help="measure nothing: make the page again from the rows")
     rows.add_argument("--commit", help="of the code that runs, where that is not this repository as it is")
     return parser

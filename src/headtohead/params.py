@@ -251,6 +251,15 @@ class Params(Section):
             raise ValueError(f"variants: {', '.join(taken)} is the name of a reference row; choose another")
         return self
 
+    @model_validator(mode="after")
+    def _heads_can_turn(self) -> Self:
+        model = self.chosen.model
+        turned = [name for name in self.compared if self.variants[name].positions == "rope"]
+        if turned and model.width and model.heads and model.width // model.heads % 2:
+            raise ValueError(f"variants: {turned[0]} turns pairs of channels (rope), and presets.{self.preset}.model has "
+                             f"heads of {model.width // model.heads}, an odd number; change width or heads")
+        return self
+
     @property
     def chosen(self) -> Preset:
         """The preset that `preset` names."""

@@ -42,7 +42,7 @@ class Bar:
     """One progress bar over `total` pieces of work (None: it shows when it ends), of which `done` are done already.
 
     Args:
-        thread: whether it draws itself anew all the time; without one, as a process that forks needs it, at each note.
+        thread: whether it redraws itself all the time; without one, as a process that forks needs it, at each note.
     """
 
     def __init__(self, title: str, total: int | None, done: int = 0, thread: bool = True) -> None:

@@ -2,7 +2,7 @@
 
 Softmax's exp(q.k) is the mean over Gaussian w of exp(w.q - |q|^2/2) exp(w.k - |k|^2/2) (lemma 1). With few w, drawn
 orthogonal to each other (section 2.4), it is estimated by a product of positive features, whose sums over the keys
-need not be formed anew for each query: time grows linearly with length, and decoding carries a state of constant size.
+need not be formed again for each query: time grows linearly with length, and decoding carries a state of constant size.
 
 Whatever is common to all features of a query cancels in the quotient, and a factor may move from a key's feature to
 the query's feature of the same w. So here, with a constant c,

@@ -84,4 +84,4 @@ def _read(path: Path) -> Any:
 
 
 def _unusable(path: Path, why: str) -> DataError:
-    return DataError(f"{path} {why}; restore it, or remove it to measure everything anew")
+    return DataError(f"{path} {why}; restore it, or remove it to measure everything again")

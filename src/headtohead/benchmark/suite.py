@@ -46,7 +46,7 @@ def gpu() -> torch.device:
     """
     if not torch.cuda.is_available():
         raise BenchmarkError("the benchmark measures a CUDA GPU, and there is none here; "
-                             "`h2h bench FOLDER --render` makes the page anew from the FOLDER's rows")
+                             "`h2h bench FOLDER --render` makes the page again from the FOLDER's rows")
     return torch.device("cuda", torch.cuda.current_device())
 
 
@@ -54,7 +54,7 @@ def run(folder: Path, plan: Plan, device: torch.device, *, commit: str, command:
     """Measure every row that FOLDER/bench.json lacks, and write it as soon as it is measured.
 
     Args:
-        folder: rows there of the same commit, device, versions and plan are kept, all others measured anew.
+        folder: rows there of the same commit, device, versions and plan are kept, all others measured again.
         commit: of the code that runs.
         command: what was typed; the page tells it.
 
@@ -96,7 +96,7 @@ def _begin(folder: Path, about: Row) -> dict[Key, Row]:
         kept = read_rows(folder)
         before = read_about(folder) if (folder / ABOUT).exists() else {}
         if changed := [name for name in IDENTITY if before.get(name) != about[name]]:
-            console.print(f"{folder / ROWS} is of another {', '.join(changed)}: every row is measured anew")
+            console.print(f"{folder / ROWS} is from another {', '.join(changed)}: every row is measured again")
             kept = []
     write_rows(folder, kept)  # before about.json, or other rows would pass for this run's
     write_about(folder, about)
@@ -210,7 +210,7 @@ def _told(row: Row) -> str:
 
 
 def _release(device: torch.device) -> None:
-    """Give back what nothing refers to any more, so that the next row starts alike and has room."""
+    """Give back what nothing refers to any more, so that the next row has room and the same start."""
     gc.collect()
     if device.type == "cuda":
         torch._C._cuda_clearCublasWorkspaces()  # one for each stream that ever multiplied; they would add up

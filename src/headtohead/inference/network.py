@@ -34,7 +34,7 @@ class Block:
 class Network:
     """The layers of a model. Everything is [tokens, width], tokens being all those of a batch.
 
-    On CUDA the model's weights are laid out anew for the kernels (same values, same shapes, the model still works):
+    On CUDA the model's weights are re-laid out for the kernels (same values, same shapes, the model still works):
     matrices [out, in] in memory, the head's vocabulary padded to a multiple of 64.
     """
 

@@ -33,7 +33,7 @@ def generate(engine: Engine, ids: Tensor, left_padding: Tensor | None = None, *,
 
     Args:
         ids: [batch, length] on the engine's device.
-        left_padding: [batch], padding tokens before each prompt; None where there are none.
+        left_padding: [batch], padding tokens before each prompt; None if there is none.
         beams: 1 is greedy search; more is beam search with transformers' defaults (scores divided by length).
         no_repeat_ngram: n-grams of this size do not come twice in a continuation; 0 allows them.
         end: the token that ends a continuation, and fills it up; None lets all be `max_new_tokens` long.

@@ -234,7 +234,7 @@ class GPT2(GPT2LMHeadModel):
 
     @property
     def length_limit(self) -> int | None:
-        """The longest sequence in tokens, or None where positions set no limit."""
+        """The longest sequence in tokens, or None if positions set no limit."""
         return self.config.n_positions if self.variant.positions == "learned" else None
 
     def forward(self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None,

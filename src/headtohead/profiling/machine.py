@@ -22,7 +22,7 @@ CPU_INFO = Path("/proc/cpuinfo")
 def describe() -> dict[str, str | int | None]:
     """Hardware, driver and versions, flat: the same again on the same machine, another on another.
 
-    Nothing in it may change by itself (a time, a clock, memory, which virtual machines grow): DVC measures anew
+    Nothing in it may change by itself (a time, a clock, memory, which virtual machines grow): DVC measures again
     whenever it changes. GPU memory is in GB of 2**30 bytes; what a machine lacks is None.
     """
     return {
@@ -40,7 +40,7 @@ def describe() -> dict[str, str | int | None]:
 
 
 def versions() -> dict[str, str | None]:
-    """Installed version of each of `PACKAGES`, without importing it; None where it is not installed."""
+    """Installed version of each of `PACKAGES`, without importing it; None if it is not installed."""
     return {package: _version(package) for package in PACKAGES}
 
 

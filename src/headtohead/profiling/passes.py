@@ -90,7 +90,7 @@ class Passes:
         return [sample / work.times for sample in samples]
 
     def release(self) -> None:
-        """Give back what nothing refers to any more, so that the next pass has room and starts alike.
+        """Give back what nothing refers to any more, so that the next pass has room and the same start.
 
         Not while an error for want of memory is handled: its frames hold tensors.
         """

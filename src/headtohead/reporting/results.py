@@ -174,7 +174,7 @@ def check_headline(params: Params) -> None:
     for key, wanted in (("preset", params.preset), ("seeds", len(params.seeds))):
         if headline.get(key) != wanted:
             raise DataError(f"{HEADLINE} is of {key} {headline.get(key)}, but params.yaml has {wanted}; `dvc repro` "
-                            "makes it anew")
+                            "makes it again")
 
 
 def _variant(name: str, spec: AttentionSpec, seeds: Iterable[int], whole: bool) -> Variant:

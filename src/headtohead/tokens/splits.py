@@ -80,7 +80,7 @@ def load_tokenizer() -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder)
     except Exception as error:  # the tokenizers library raises nothing more exact
-        raise DataError(f"{folder} cannot be read: {error}; `dvc repro tokenize --force` makes it anew") from error
+        raise DataError(f"{folder} cannot be read: {error}; `dvc repro tokenize --force` makes it again") from error
 
 
 def further_sets() -> list[str]:
