@@ -256,8 +256,8 @@ class Params(Section):
         model = self.chosen.model
         turned = [name for name in self.compared if self.variants[name].positions == "rope"]
         if turned and model.width and model.heads and model.width // model.heads % 2:
-            raise ValueError(f"variants: {turned[0]} turns pairs of channels (rope), and presets.{self.preset}.model has "
-                             f"heads of {model.width // model.heads}, an odd number; change width or heads")
+            raise ValueError(f"variants: {turned[0]} turns pairs of channels (rope), and presets.{self.preset}.model "
+                             f"has heads of {model.width // model.heads}, an odd number; change width or heads")
         return self
 
     @property
