@@ -35,8 +35,8 @@ def tell_of_layers_left_out(params: Params) -> None:
     depth = params.chosen.model.layers
     for name in params.compared:
         if depth and len(params.variants[name].layers) > depth:
-            log.warning("variants.%s names %d layers, and a model of presets.%s.model.layers %d has the first ones alone",
-                        name, len(params.variants[name].layers), params.preset, depth)
+            log.warning("variants.%s names %d layers; a model of %d (presets.%s.model.layers) has the first ones alone",
+                        name, len(params.variants[name].layers), depth, params.preset)
 
 
 if __name__ == "__main__":

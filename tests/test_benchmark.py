@@ -15,10 +15,12 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from headtohead import cli
 from headtohead.attention import attend
+from headtohead.attention.masks import visible
 from headtohead.benchmark import contestants, page, suite
+from headtohead.benchmark.blocks import touched
 from headtohead.benchmark.contestants import BenchmarkError
 from headtohead.benchmark.curves import crossings, curves
-from headtohead.benchmark.plan import HEADLINE, OURS, REST, Plan, Point, Task, tasks
+from headtohead.benchmark.plan import FAMILY, FAMILY_PLAN, HEADLINE, OURS, REST, Plan, Point, Task, tasks
 from headtohead.benchmark.rows import COLUMNS, read_rows, write_about, write_rows
 from headtohead.params import STUDY, read_params
 from headtohead.profiling import machine
@@ -34,6 +36,11 @@ TINY = Plan(STUDIED, headline=(Point("forward", 1, 16), Point("generate", 2, 8, 
                                Point("generate", 2, 8, 4, beams=2, no_repeat_ngram=2, rivals=(EAGER,))),
             rest=(Point("attention", 2, 16, rivals=("sdpa",)), Point("attention_backward", 2, 16, rivals=("sdpa",)),
                   Point("train_step", 2, 16, rivals=(EAGER,)), Point("peak_memory", 1, 16)), **SMALL)
+SIZES = {"attention": (2, 16, 0), "generate": (2, 8, 4), "decode_step": (1, 8, 4), "cache": (1, 16, 0)}
+KIN = Plan({name: FAMILY[name] for name in ("flash", "flash_block", "flash_local_global", "flash_performer")},
+           tuple(Point(work, *SIZES.get(work, (2, 16, 0)), rivals=("sdpa",) if work == "attention" else ())
+                 for work in dict.fromkeys(point.work for point in FAMILY_PLAN.headline)),
+           rest=(Point("forward", 2, 32, rivals=()), Point("decode_step", 1, 24, 4, rivals=())), family=True, **SMALL)
 QUICK = Plan(STUDIED, headline=(Point("attention", 1, 8, rivals=("sdpa",)),), rest=(), **SMALL)
 
 
@@ -46,6 +53,14 @@ def measure(folder, plan=QUICK, commit="c0ffee"):
 def tiny(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
     return folder, measure(folder, TINY)
+
+
+@pytest.fixture(scope="module")
+def kin(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kin")
+    rows = measure(folder, KIN)
+    page.render(folder)
+    return folder, rows
 
 
 def who(rows, work, beams=1):
@@ -126,15 +141,23 @@ def test_a_training_step_gives_every_weight_a_gradient_and_moves_it(implementati
 
 def same(implementation, variant, plan, device, **tolerance):
     point = Point("attention", 2, 96)
-    run, _ = contestants.attention(Task(point, variant, implementation), plan, device)
+    layers, _ = contestants.attention(Task(point, variant, implementation), plan, device)
     q, k, v = contestants.queries_keys_values(point, plan, device, gradients=False)
-    expected = attend(q, k, v, plan.variants[variant], "reference")
-    torch.testing.assert_close(run(q, k, v), expected, **tolerance)
+    for layer, run in enumerate(layers):
+        expected = attend(q, k, v, plan.variants[variant], "reference", layer=layer)
+        torch.testing.assert_close(run(q, k, v), expected, **tolerance)
+    return len(layers)
 
 
 @pytest.mark.parametrize(("implementation", "variant"), [*((OURS, name) for name in STUDY), ("sdpa", "flash")])
 def test_attention_alone_is_attention(implementation, variant):
     same(implementation, variant, TINY, CPU, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", [name for name in FAMILY if name != "flash_performer"])
+def test_attention_alone_is_that_of_every_layer_that_differs(variant):
+    layers = same(OURS, variant, replace(KIN, variants=FAMILY), CPU, rtol=1e-4, atol=1e-5)
+    assert layers == (4 if "local_global" in variant else 1)
 
 
 @pytest.mark.gpu
@@ -143,6 +166,25 @@ def test_attention_alone_is_attention(implementation, variant):
 def test_the_libraries_called_directly_compute_the_variant(implementation, variant):
     plan = Plan(STUDIED, **SMALL | {"width": 128, "dtype": "bfloat16"})
     same(implementation, variant, plan, torch.device("cuda"), rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("variant", [task.variant for task in tasks(FAMILY_PLAN)
+                                     if (task.point.work, task.implementation) == ("attention", "flex")])
+def test_flex_called_directly_computes_the_familys_variant(variant):
+    plan = replace(FAMILY_PLAN, **SMALL | {"width": 128, "dtype": "bfloat16"})
+    same("flex", variant, plan, torch.device("cuda"), rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.gpu
+def test_every_work_of_the_family_runs_on_the_gpu(tmp_path):
+    points = tuple(replace(point, batch=min(point.batch, 2), length=1 << (index % 2 + 8),
+                           new_tokens=point.new_tokens // 10) for index, point in enumerate(FAMILY_PLAN.headline))
+    plan = replace(FAMILY_PLAN, headline=points, **SMALL | {"layers": 4, "width": 128, "positions": 1024,
+                                                            "dtype": "bfloat16"})
+    suite.run(tmp_path, plan, torch.device("cuda"), commit="c0ffee", command="")
+    page.render(tmp_path)
+    assert all(row["median"] is not None for row in read_rows(tmp_path))
 
 
 @pytest.mark.gpu
@@ -162,6 +204,19 @@ def test_backward_is_forward_and_backward_less_forward(monkeypatch):
     row = suite.measured(Task(Point("attention_backward", 1, 8), "flash", OURS), QUICK, CPU)
     assert row["median"] == 10.0
     assert (row["p10"], row["p90"]) == (pytest.approx(8.4), pytest.approx(16.4))  # of 8, 10, 18
+
+
+def test_a_decode_step_is_all_tokens_less_the_first_by_their_number(monkeypatch):
+    taken = iter([[1.0, 2.0, 4.0], [8.0, 11.0, 17.0]])
+    monkeypatch.setattr(suite, "measure", lambda *_, **__: next(taken))
+    row = suite.measured(Task(Point("decode_step", 1, 8, 4), "flash", OURS), KIN, CPU)
+    assert (row["median"], row["new_tokens"]) == (3.0, 4)
+
+
+def test_attention_of_several_layers_is_their_mean(monkeypatch):
+    monkeypatch.setattr(suite, "measure", lambda *_, **__: [8.0])
+    row = suite.measured(Task(Point("attention", 1, 8), "flash_local_global", OURS), KIN, CPU)
+    assert row["median"] == 2.0
 
 
 def test_what_is_measured_is_kept_and_the_rest_measured(tmp_path):
@@ -338,6 +393,95 @@ def test_the_page_is_the_same_for_the_same_rows(made):
     assert {path.name: path.read_bytes() for path in made.iterdir()} == before
 
 
+@pytest.mark.parametrize("variant", [name for name in FAMILY if name != "flash_performer"])
+def test_the_share_of_blocks_is_that_of_what_is_seen(variant):
+    spec, length, block = FAMILY[variant], 700, 64
+    blocks = -(-length // block)
+    shares = []
+    for layer in range(len(spec.layers) or 1):
+        seen = torch.zeros(blocks * block, blocks * block)
+        seen[:length, :length] = visible(spec, length, layer)
+        shares.append(float(torch.nn.functional.max_pool2d(seen[None], block).sum() * 2 / (blocks * (blocks + 1))))
+    assert touched(spec, length, block) == pytest.approx(sum(shares) / len(shares), abs=1e-5)
+
+
+def test_full_attention_touches_all_blocks_and_a_performer_has_none():
+    assert touched(FAMILY["flash"], 700) == 1
+    assert touched(FAMILY["flash_performer"], 700) is None
+    assert touched(FAMILY["flash_block"], 8192) == pytest.approx(64 / (64 * 65 / 2), abs=1e-5)
+
+
+def test_the_familys_plan_fits_the_model_and_asks_flex_for_what_it_can_do():
+    points = FAMILY_PLAN.headline
+    assert max(point.length + point.new_tokens for point in points) <= FAMILY_PLAN.positions
+    assert len(set(tasks(FAMILY_PLAN))) == len(list(tasks(FAMILY_PLAN)))
+    rivals = {(task.point.work, task.implementation, task.variant) for task in tasks(FAMILY_PLAN)
+              if task.implementation != OURS}
+    alone = {"flash_rope", "flash_local_global", "flash_alibi_local_global", "flash_performer"}
+    assert rivals == {(work, "flex", name) for work in ("attention", "attention_backward") for name in
+                      FAMILY.keys() - alone}
+
+
+def test_the_familys_rows_have_their_shares_and_units(kin):
+    assert len(kin[1]) == len(list(tasks(KIN)))
+    for row in kin[1]:
+        assert ("share" in row) == (row["work"].startswith("attention") and row["variant"] != "flash_performer")
+        assert row["unit"] == ("MB" if row["work"] == "cache" else "ms")
+        assert row["repeats"] >= (1 if row["work"] == "cache" else 3)
+        assert row.get("backend") or row["implementation"] != OURS
+    cache = {row["variant"]: row["median"] for row in kin[1] if row["work"] == "cache"}
+    assert cache["flash"] == pytest.approx(2 * 16 * 32 * 4 / 2**20, abs=1e-5)  # keys and values, tokens, width, bytes
+
+
+def test_the_familys_page_has_a_table_for_each_work_with_a_row_for_each_variant(kin):
+    text = (kin[0] / "README.md").read_text()
+    for work in dict.fromkeys(row["work"] for row in kin[1]):
+        section = text.split(f"## {work.replace('_', ' ').capitalize()}\n")[1].split("\n## ")[0]
+        lines = [line for line in section.splitlines() if line.startswith("| ")]
+        assert [line.split(" | ")[0].removeprefix("| ") for line in lines[2:]] == list(KIN.variants)
+        assert all(short(row["median"]) in section for row in kin[1] if row["work"] == work)
+        assert ", float32, " in section
+    assert "| variant | 1 x 8 + 4, ms | / flash | 1 x 24 + 4, ms | / flash | 24 / 8 |" in text
+    assert "transformers'" not in text
+    assert "](shares.svg)" in text
+    assert {path.name for path in kin[0].glob("*.svg")} == {"shares.svg"}
+
+
+def test_the_familys_ratios_are_to_flash_and_to_its_share(tmp_path):
+    made = [row("attention", OURS, "flash", 8192, 0.5, batch=2, backend="cudnn", share=1.0),
+            row("attention", OURS, "flash_block", 8192, 0.04, batch=2, backend="flash-attn", share=0.03),
+            row("attention", "flex", "flash_block", 8192, 0.05, batch=2, share=0.03),
+            row("attention", OURS, "flash_performer", 8192, None, batch=2),
+            row("decode_step", OURS, "flash", 512, 0.3), row("decode_step", OURS, "flash_block", 512, 0.3),
+            row("decode_step", OURS, "flash", 16_284, 0.6), row("decode_step", OURS, "flash_block", 16_284, 0.3)]
+    write_rows(tmp_path, made)
+    write_about(tmp_path, suite.describe(FAMILY_PLAN, "c0ffee", "h2h bench somewhere --family"))
+    page.render(tmp_path)
+    lines = (tmp_path / "README.md").read_text().splitlines()
+    for line in ("| flash | cudnn | 0.500 | 1.000 | 1.000 | 0.500 | - | - |",
+                 "| flash_block | flash-attn | 0.0400 | 0.080 | 0.030 | 0.0150 | 0.0500 | 0.80 |",
+                 "| flash_performer | - | out of memory | - | - | - | - | - |",
+                 "| flash | 0.300 | 1.000 | 0.600 | 1.000 | 2.00 |",
+                 "| flash_block | 0.300 | 1.000 | 0.300 | 0.500 | 1.00 |"):
+        assert line in lines
+
+
+def test_the_family_goes_on_where_it_was_cut_off_and_where_memory_does_not_suffice(tmp_path, monkeypatch, kin):
+    rows = kin[1][:-2]
+    write_rows(tmp_path, rows)
+    write_about(tmp_path, json.loads((kin[0] / "about.json").read_text()))
+
+    def crowded(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(contestants, "ours", crowded)
+    again = measure(tmp_path, KIN)
+    assert again[:-2] == rows
+    assert [row["out_of_memory"] for row in again[-2:]] == [True, True]
+    page.render(tmp_path)
+    assert (tmp_path / "README.md").read_text().count("| out of memory | - |") == 2
+
+
 slopes = st.floats(0.2, 3.0)
 
 
@@ -380,6 +524,15 @@ def test_without_a_gpu_the_command_says_so(monkeypatch, tmp_path):
     with pytest.raises(SystemExit, match=r"measures a CUDA GPU, and there is none here; .*--render"):
         call(monkeypatch, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_command_measures_the_family(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(suite, "gpu", lambda: CPU)
+    monkeypatch.setattr(suite, "run", lambda folder, plan, device, *, commit, command: asked.append((plan, command)))
+    monkeypatch.setattr(page, "render", lambda folder: None)
+    call(monkeypatch, tmp_path, "--family", "--commit", "c0ffee")
+    assert asked == [(FAMILY_PLAN, f"h2h bench {tmp_path} --family")]
 
 
 def test_the_command_renders_without_a_gpu(monkeypatch, made, capsys):

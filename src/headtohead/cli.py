@@ -30,14 +30,15 @@ def publish(target: Path, command: str, took: str, commit: str | None) -> None:
     print(f"Written: {target}.md, {target}.json and the figures in {target}/")
 
 
-def bench(folder: Path, render: bool, commit: str | None) -> None:
+def bench(folder: Path, family: bool, render: bool, commit: str | None) -> None:
     if not render:
         from headtohead.benchmark import suite
-        from headtohead.benchmark.plan import Plan
+        from headtohead.benchmark.plan import FAMILY_PLAN, Plan
         from headtohead.reporting.publish import current_commit
         device, variants = suite.gpu(), read_params().variants
-        suite.run(folder, Plan({name: variants[name] for name in STUDY}), device, commit=commit or current_commit(),
-                  command=f"h2h bench {folder}")
+        plan = FAMILY_PLAN if family else Plan({name: variants[name] for name in STUDY})
+        suite.run(folder, plan, device, commit=commit or current_commit(),
+                  command=f"h2h bench {folder}{' --family' if family else ''}")
     from headtohead.benchmark import page
     page.render(folder)
     print(f"Written: {folder / page.PAGE} and its figures")
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     rows = commands.add_parser("bench", help="time GPT-2 small with each variant beside transformers, on a GPU")
     rows.set_defaults(run=bench)
     rows.add_argument("folder", metavar="FOLDER", type=Path, help="where to; rows that it holds already are kept")
+    rows.add_argument("--family", action="store_true", help="every kind of variant, each beside flash")
     rows.add_argument("--render", action="store_true", help="measure nothing: make the page again from the rows")
     rows.add_argument("--commit", help="of the code that runs, where that is not this repository as it is")
     return parser

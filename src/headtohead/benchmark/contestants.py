@@ -1,6 +1,6 @@
 """The work itself, made ready to run again and again: by our engine, by transformers, by the kernels' own libraries."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -37,7 +37,7 @@ class BenchmarkError(ValueError):
 class Ready:
     """Work to run. backend: what computes attention in it, where that is ours; release: gives back what it holds."""
 
-    run: Callable[[], object]
+    run: Callable[[], Any]
     backend: str | None
     release: Callable[[], object]
 
@@ -87,12 +87,13 @@ def theirs(implementation: str, plan: Plan) -> GPT2LMHeadModel:
 def _by_engine(model: GPT2, ids: Tensor, point: Point) -> Ready:
     # A replayed graph allocates nothing: its peak says nothing, so memory is read without graphs.
     engine = Engine(model, graphs=False if point.work == "peak_memory" else None)
-    run = partial(engine.forward, ids) if point.work != "generate" else partial(
-        generate, engine, ids, max_new_tokens=point.new_tokens, beams=point.beams,
-        no_repeat_ngram=point.no_repeat_ngram)
-    by = (engine.generation_by(point.batch, point.length) if point.work == "generate"
-          else engine.backend_for(point.length))
-    return Ready(run, by, engine.release)
+    if point.work == "cache":
+        return Ready(partial(engine.cache, point.batch, point.length), engine.decoder, engine.release)
+    if point.work == "generate":
+        run = partial(generate, engine, ids, max_new_tokens=point.new_tokens, beams=point.beams,
+                      no_repeat_ngram=point.no_repeat_ngram)
+        return Ready(run, engine.generation_by(point.batch, point.length), engine.release)
+    return Ready(partial(engine.forward, ids), engine.backend_for(point.length), engine.release)
 
 
 def _by_transformers(model: GPT2LMHeadModel, ids: Tensor, point: Point) -> Ready:
@@ -116,7 +117,7 @@ def _training(model: GPT2 | GPT2LMHeadModel, ids: Tensor, plan: Plan) -> Ready:
         if ids.device.type == "cuda":
             compile_for_training(model)
     step = training_step(model, ids, plan.dtype, lambda model, ids: model(input_ids=ids, labels=ids, **more).loss)
-    return Ready(step, backend, torch.compiler.reset)
+    return Ready(step, backend, lambda: None)
 
 
 def training_step(model: torch.nn.Module, ids: Tensor, precision: str, loss: Callable[[Any, Tensor], Tensor]
@@ -134,23 +135,25 @@ def training_step(model: torch.nn.Module, ids: Tensor, precision: str, loss: Cal
     return step
 
 
-def attention(task: Task, plan: Plan, device: torch.device) -> tuple[Attention, str | None]:
+def attention(task: Task, plan: Plan, device: torch.device) -> tuple[Sequence[Attention], str | None]:
     """Attention alone on q, k, v [batch, heads, length, head_dim], and the backend's name where it is ours.
 
-    Masks and slopes are made here, once, as they would be for all layers of a pass.
+    One for each layer that differs by what the variant says. Masks and slopes are made here, once, as they would be for
+    all layers of a pass.
     """
     spec, length = plan.variants[task.variant], task.point.length
     if task.implementation == OURS:
         return _dispatched(spec, task.point, plan, device)
-    return {"flash-attn": _flash_attn, "flex": _flex, "sdpa": _sdpa}[task.implementation](
-        spec, plan.heads, length, device), None
+    return [{"flash-attn": _flash_attn, "flex": _flex, "sdpa": _sdpa}[task.implementation](
+        spec, plan.heads, length, device)], None
 
 
-def _dispatched(spec: AttentionSpec, point: Point, plan: Plan, device: torch.device) -> tuple[Attention, str]:
-    job = Job(spec.layer(0), device, getattr(torch, plan.dtype), plan.heads, plan.width // plan.heads, point.length,
-              point.length, backward=point.work == "attention_backward", batch=point.batch)
-    planned = planned_for(job)
-    return planned, planned.backend
+def _dispatched(spec: AttentionSpec, point: Point, plan: Plan, device: torch.device
+                ) -> tuple[Sequence[Attention], str]:
+    layers = [planned_for(Job(layer, device, getattr(torch, plan.dtype), plan.heads, plan.width // plan.heads,
+                              point.length, point.length, backward=point.work == "attention_backward",
+                              batch=point.batch)) for layer in spec.depth(len(spec.layers) or 1)]
+    return layers, " + ".join(dict.fromkeys(planned.backend for planned in layers))
 
 
 def _flash_attn(spec: AttentionSpec, heads: int, length: int, device: torch.device) -> Attention:

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from headtohead.benchmark.curves import curves, name_of
 from headtohead.benchmark.plan import OURS
 from headtohead.benchmark.rows import Row
-from headtohead.reporting.drawing import COLOURS, MARKERS, OUTLINE, WIDTH, bare, legend, numbered, save
+from headtohead.reporting.drawing import COLOURS, GREY, MARKERS, OUTLINE, WIDTH, bare, legend, numbered, save
 from headtohead.reporting.sweeps import Curve
 from headtohead.reporting.tables import short
 
@@ -36,6 +37,47 @@ def draw_all(rows: Sequence[Row], folder: Path) -> list[str]:
         drawn["attention"] = partial(attention, own)
     save(drawn, folder, **{"axes.grid.axis": "both"})
     return list(drawn)
+
+
+def draw_family(rows: Sequence[Row], folder: Path) -> list[str]:
+    """The same of the family: its one figure."""
+    own = [row for row in rows if row["implementation"] == OURS and "share" in row and row["median"] is not None]
+    drawn = {"shares": partial(shares, own)} if own else {}
+    save(drawn, folder, **{"axes.grid.axis": "both"})
+    return list(drawn)
+
+
+def shares(rows: Sequence[Row]) -> Figure:
+    """Attention's time against the share of blocks, a panel for each direction; the line is flash's time by share."""
+    works, variants = (list(dict.fromkeys(row[name] for row in rows)) for name in ("work", "variant"))
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    panels = figure.subplots(1, len(works), squeeze=False)[0]
+    for work, axes in zip(works, panels, strict=True):
+        own = [row for row in rows if row["work"] == work]
+        for row in own:
+            axes.plot(row["share"], row["median"], linestyle="none", **_dot(row["variant"], variants))
+        if full := [row["median"] for row in own if row["variant"] == "flash"]:
+            least = min(row["share"] for row in own)
+            axes.plot([least, 1], [least * full[0], full[0]], color=GREY, linewidth=0.8, zorder=0)
+        axes.set(xscale="log", yscale="log", title=work.replace("_", ", "), xlabel="share of blocks")
+        _plainly_numbered(axes.xaxis, axes.yaxis)
+        axes.minorticks_off()
+    panels[0].set_ylabel("one layer, ms")
+    legend(figure, max(panels, key=lambda axes: len(axes.lines)), columns=3)
+    return figure
+
+
+def _dot(variant: str, variants: Sequence[str]) -> dict[str, Any]:
+    """A colour and a form for each variant, hollow from the second round on."""
+    again, place = divmod(variants.index(variant), len(COLOURS))
+    return {"label": variant, "color": COLOURS[place], "marker": MARKERS[place],
+            "markerfacecolor": "none" if again else COLOURS[place]}
+
+
+def _plainly_numbered(*logarithmic: Axis) -> None:
+    for axis in logarithmic:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
 
 
 def by_length(rows: Sequence[Row], label: str) -> Figure:

@@ -1,6 +1,7 @@
 """The benchmark's page: FOLDER/README.md and its figures, made of bench.json and about.json alone."""
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from headtohead.benchmark.plan import LIBRARIES, OURS, TRANSFORMERS
 from headtohead.benchmark.rows import ABOUT, ROWS, Row, read_about, read_rows
 from headtohead.records import DataError
 from headtohead.reporting.page import fill
-from headtohead.reporting.tables import NOTHING, Table, short
+from headtohead.reporting.tables import NOTHING, Table, joined, short
 
 PAGE = "README.md"
 SIZE = ("work", "batch", "length", "new_tokens", "beams")  # what tells one point from another
@@ -24,15 +25,75 @@ def render(folder: Path) -> None:
         DataError: one of the two files is missing or cannot be used; or the page cannot be written.
     """
     rows, about = read_rows(folder), read_about(folder)
-    headline = [_size(point) for point in about["headline"]]
+    family = about["plan"].get("family", False)
     try:
-        drawn = figures.draw_all(rows, folder)
-        text = fill("page.md.jinja", __package__, rows=rows, about=about, files=(ROWS, ABOUT), drawn=drawn,
-                    headline=compared(rows, headline), further=compared(rows, _others(rows, headline)),
-                    attention=attention(rows), crossed=crossed(rows), all_rows=all_rows(rows), name=_device(about))
+        drawn = figures.draw_family(rows, folder) if family else figures.draw_all(rows, folder)
+        own = {"works": by_work(rows)} if family else _study(rows, about)
+        text = fill("page.md.jinja", __package__, about=about, files=(ROWS, ABOUT), drawn=drawn, family=family,
+                    all_rows=all_rows(rows), name=_device(about), **own)
         (folder / PAGE).write_text(text, encoding="utf-8")
     except OSError as error:
         raise DataError(f"{error.filename or folder} cannot be written: {error.strerror}") from error
+
+
+def _study(rows: Sequence[Row], about: Row) -> dict[str, Table]:
+    """The tables of the study's four."""
+    headline = [_size(point) for point in about["headline"]]
+    return {"headline": compared(rows, headline), "further": compared(rows, _others(rows, headline)),
+            "attention": attention(rows), "crossed": crossed(rows)}
+
+
+def by_work(rows: Sequence[Row]) -> dict[str, tuple[Table, str]]:
+    """For each work of the family its table and in words its sizes."""
+    works: dict[str, list[Row]] = {}
+    for row in rows:
+        works.setdefault(row["work"], []).append(row)
+    return {work: ((by_share if work.startswith("attention") else by_variant)(own), _sizes_in_words(own))
+            for work, own in works.items()}
+
+
+def by_variant(rows: Sequence[Row]) -> Table:
+    """One work of ours: at each size the median of each variant and its ratio to flash, and the last over the first."""
+    sizes = [[row for row in rows if _size(row) == size] for size in dict.fromkeys(map(_size, rows))]
+    header = [cell for own in sizes for cell in (f"{_size_in_words(own[0])}, {own[0]['unit']}", "/ flash")]
+    table = []
+    for variant in _variants(rows):
+        cells = [_beside(_find(own, OURS, variant), _find(own, OURS, "flash")) for own in sizes]
+        growth = [_ratio(_find(sizes[-1], OURS, variant), _find(sizes[0], OURS, variant))] if len(sizes) > 1 else []
+        table.append([variant, *chain(*cells), *growth])
+    if len(sizes) > 1:
+        header.append(f"{sizes[-1][0]['length']:,} / {sizes[0][0]['length']:,}")
+    return Table(["variant", *header], table)
+
+
+def by_share(rows: Sequence[Row]) -> Table:
+    """Attention of ours beside what its share of blocks would take of flash's time, and beside a library's."""
+    rivals = list(dict.fromkeys(row["implementation"] for row in rows if row["implementation"] != OURS))
+    full = _find(rows, OURS, "flash")
+    table = []
+    for variant in _variants(rows):
+        mine, direct = _find(rows, OURS, variant), [_find(rows, rival, variant) for rival in rivals]
+        table.append([variant, _backend(mine), *_beside(mine, full), *_at_its_share(mine, full), *map(_cell, direct),
+                      *(_ratio(mine, row) for row in direct)])
+    return Table(["variant", "ours runs", "ours, ms", "/ flash", "share of blocks", "share x flash, ms",
+                  *(f"{rival}, ms" for rival in rivals), *(f"ours / {rival}" for rival in rivals)], table, words=2)
+
+
+def _beside(row: Row | None, other: Row | None) -> tuple[str, str]:
+    """The median, and its ratio to another one, which may be many times as large."""
+    return _cell(row), _ratio(row, other, digits=3)
+
+
+def _at_its_share(row: Row | None, full: Row | None) -> tuple[str, str]:
+    """The share of blocks, and that share of full attention's time."""
+    if row is None or "share" not in row:
+        return NOTHING, NOTHING
+    return f"{row['share']:.3f}", short(row["share"] * full["median"]) if full and full["median"] else NOTHING
+
+
+def _backend(row: Row | None) -> str:
+    """None where memory did not suffice."""
+    return row.get("backend", NOTHING) if row else NOTHING
 
 
 def compared(rows: Sequence[Row], sizes: Iterable[tuple[Any, ...]]) -> Table:
@@ -61,8 +122,7 @@ def attention(rows: Sequence[Row]) -> Table:
     for own in groups.values():
         mine, direct = _find(own, OURS), [_find(own, library) for library in LIBRARIES]
         fastest = min((row for row in direct[:2] if row and row["median"]), key=lambda row: row["median"], default=None)
-        backend = mine["backend"] if mine and "backend" in mine else NOTHING  # none where memory did not suffice
-        table.append([_in_words(own[0], unit=False), own[0]["variant"], backend, *map(_cell, [mine, *direct]),
+        table.append([_in_words(own[0], unit=False), own[0]["variant"], _backend(mine), *map(_cell, [mine, *direct]),
                       _ratio(mine, fastest)])
     return Table(["", "variant", "ours runs", "ours", *LIBRARIES, "ours / faster of flash-attn, flex"], table, words=3)
 
@@ -112,10 +172,19 @@ def _find(rows: Iterable[Row], implementation: str, variant: str | None = None) 
 
 def _in_words(row: Row, unit: bool = True) -> str:
     """"generate, batch 10 x 412 + 100, 5 beams, ms"."""
-    out = f" + {row['new_tokens']}" if row["new_tokens"] else ""
     beams = f", {row['beams']} beams" if row.get("beams", 1) > 1 else ""
-    size = f"{row['work'].replace('_', ' ')}, {row['batch']} x {row['length']:,}{out}{beams}"
+    size = f"{row['work'].replace('_', ' ')}, {_size_in_words(row)}{beams}"
     return f"{size}, {row['unit']}" if unit else size
+
+
+def _size_in_words(row: Row) -> str:
+    """"10 x 412 + 100"."""
+    out = f" + {row['new_tokens']}" if row["new_tokens"] else ""
+    return f"{row['batch']} x {row['length']:,}{out}"
+
+
+def _sizes_in_words(rows: Iterable[Row]) -> str:
+    return joined(list(dict.fromkeys(map(_size_in_words, rows))))
 
 
 def _cell(row: Row | None) -> str:
@@ -130,10 +199,10 @@ def _with_range(row: Row) -> str:
     return f"{_cell(row)} ({short(row['p10'])}\u00a0to\u00a0{short(row['p90'])})"
 
 
-def _ratio(one: Row | None, other: Row | None) -> str:
+def _ratio(one: Row | None, other: Row | None, digits: int = 2) -> str:
     if one is None or other is None or one["median"] is None or not other["median"]:
         return NOTHING
-    return f"{one['median'] / other['median']:.2f}"
+    return f"{one['median'] / other['median']:.{digits}f}"
 
 
 def _device(about: Row) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from headtohead.attention.patterns import Form
 from headtohead.attention.spec import AttentionSpec
@@ -17,9 +18,10 @@ class Point:
     """One size of one work, done by every variant of ours and by `rivals`.
 
     Args:
-        work: forward, generate, attention, attention_backward, train_step or peak_memory.
+        work: forward, generate, decode_step, attention, attention_backward, train_step, peak_memory or cache.
         length: tokens that go in, of each sequence.
-        new_tokens, beams, no_repeat_ngram: of generation; one beam is greedy.
+        new_tokens, beams, no_repeat_ngram: of generation; one beam is greedy. A decode step is the mean over all of
+            `new_tokens` but the first.
         rivals: names in `TRANSFORMERS`, and for attention in `LIBRARIES`.
     """
 
@@ -53,6 +55,38 @@ REST = (
     Point("train_step", 16, 2048, rivals=()),
 )
 
+FAMILY_POINTS = (
+    Point("attention", 2, 8192, rivals=("flex",)),
+    Point("attention_backward", 2, 8192, rivals=("flex",)),
+    Point("forward", 1, 8192, rivals=()),
+    Point("forward", 1, 16_384, rivals=()),
+    Point("generate", 64, 4000, 100, rivals=()),
+    Point("decode_step", 1, 512, 100, rivals=()),
+    Point("decode_step", 1, 16_284, 100, rivals=()),
+    Point("cache", 1, 8192, rivals=()),
+    Point("train_step", 16, 2048, rivals=()),
+)
+
+
+def _flash(positions: str = "learned", **rest: Any) -> AttentionSpec:
+    return AttentionSpec.model_validate({"kernel": "flash", "positions": positions} | rest)
+
+
+LOCAL_GLOBAL = [*3 * [{"pattern": "window", "window": 64}], {"pattern": "full"}]
+FAMILY = {  # with numbers for 8,192 tokens; those of params.yaml are for short articles
+    "flash": _flash(),
+    "flash_alibi": _flash("alibi"),
+    "flash_rope": _flash("rope"),
+    "flash_window": _flash(pattern="window", window=128),
+    "flash_block": _flash(pattern="block", block=128),
+    "flash_longformer": _flash(pattern="longformer", window=128, globals=64),
+    "flash_bigbird": _flash(pattern="bigbird", block=128, window_blocks=3, global_blocks=1, random_blocks=2),
+    "flash_strided": _flash(pattern="strided", stride=64),
+    "flash_local_global": _flash(layers=LOCAL_GLOBAL),
+    "flash_alibi_local_global": _flash("alibi", layers=LOCAL_GLOBAL),
+    "flash_performer": _flash(kernel="performer", features=128),
+}
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -60,6 +94,7 @@ class Plan:
 
     Args:
         variants: ours, by name.
+        family: whether the page is to hold each variant against `flash`, and not the study's four against transformers.
         headline: the points of the page's first table; they are measured first.
         dtype: of the weights in inference; in training, of autocast over float32 weights.
         min_repeats, min_seconds, warmup: of each timing at least so many repeats and so long, after untimed runs.
@@ -80,6 +115,11 @@ class Plan:
     min_seconds: float = 1.0
     warmup: int = 3
     slow_repeats: int = 3
+    family: bool = False
+
+
+# Fewer repeats, for much of it takes a second each.
+FAMILY_PLAN = Plan(FAMILY, FAMILY_POINTS, rest=(), min_repeats=10, family=True)
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,18 @@
 """Measures the benchmark, row by row, each on a fresh model. What is measured already is kept: a run can be cut off."""
 
 import gc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 from pathlib import Path
 from statistics import median
 
 import torch
+from torch import Tensor
 
 from headtohead.benchmark import contestants
+from headtohead.benchmark.blocks import touched
 from headtohead.benchmark.contestants import BenchmarkError
 from headtohead.benchmark.plan import TRANSFORMERS, Plan, Task, tasks
 from headtohead.benchmark.rows import (
@@ -114,13 +116,15 @@ def measured(task: Task, plan: Plan, device: torch.device) -> Row:
         taken = Taken(())
     _release(device)
     measurement = Measurement(point.work, point.batch, point.length, point.new_tokens, plan.dtype,
-                              "MB" if point.work == "peak_memory" else "ms", taken.samples, taken.backend)
+                              "MB" if point.work in ("peak_memory", "cache") else "ms", taken.samples, taken.backend)
     row: Row = {"work": point.work, "variant": task.variant, "implementation": task.implementation,
                 "batch": point.batch, "length": point.length, "new_tokens": point.new_tokens, "dtype": plan.dtype}
     if point.work == "generate":
         row |= {"beams": point.beams, "no_repeat_ngram": point.no_repeat_ngram}
     row |= measurement.spread
-    optional = {"out_of_memory": measurement.out_of_memory, "runs": taken.runs, "backend": taken.backend}
+    share = touched(plan.variants[task.variant], point.length) if plan.family and point.work in ATTENTION else None
+    optional = {"out_of_memory": measurement.out_of_memory, "runs": taken.runs, "backend": taken.backend,
+                "share": share}
     return row | {name: value for name, value in optional.items() if value}
 
 
@@ -154,25 +158,56 @@ def _memory(task: Task, plan: Plan, device: torch.device) -> Taken:
         return Taken((peak_memory(ready.run, device) - before,), ready.backend)
 
 
+def _cache(task: Task, plan: Plan, device: torch.device) -> Taken:
+    """What the engine keeps of the sequences."""
+    with torch.no_grad(), _made_ready(task, plan, device) as ready:
+        return Taken((ready.run().bytes / 2**20,), ready.backend)
+
+
+def _decode_step(task: Task, plan: Plan, device: torch.device) -> Taken:
+    """The mean step after a prompt: all tokens, less the median of the prompt and the first token."""
+    point = replace(task.point, work="generate")
+    first = median(_time(replace(task, point=replace(point, new_tokens=1)), plan, device).samples)
+    taken = _time(replace(task, point=point), plan, device)
+    return replace(taken, samples=tuple((sample - first) / (point.new_tokens - 1) for sample in taken.samples))
+
+
 def _attention(task: Task, plan: Plan, device: torch.device) -> Taken:
-    """Attention alone. Its backward is forward and backward together, less the median of the same forward alone."""
+    """Attention alone. Its backward is forward and backward together, less the median of the same forward alone.
+
+    A run goes through all layers that differ, and what is measured is divided by their number.
+    """
     backward = task.point.work == "attention_backward"
-    attend, backend = contestants.attention(task, plan, device)
+    layers, backend = contestants.attention(task, plan, device)
     q, k, v = contestants.queries_keys_values(task.point, plan, device, backward)
+
+    def forward() -> None:
+        for attend in layers:
+            attend(q, k, v)
+
     with torch.set_grad_enabled(backward):
         if backward:
-            towards = torch.randn_like(q)
-            forward = median(_plainly(lambda: attend(q, k, v), plan, device))
-            both = _plainly(lambda: torch.autograd.grad(attend(q, k, v), (q, k, v), towards), plan, device)
-            samples, runs = [sample - forward for sample in both], 1
+            samples, runs = _backward(layers, (q, k, v), forward, plan, device), 1
         else:
-            samples, runs = _repeated(lambda: attend(q, k, v), plan, device)
-    torch.compiler.reset()  # kernels compiled for this row would count against the limit of the next ones
-    return Taken(tuple(samples), backend, runs)
+            samples, runs = _repeated(forward, plan, device)
+    return Taken(tuple(sample / len(layers) for sample in samples), backend, runs)
 
 
+def _backward(layers: Sequence[contestants.Attention], qkv: tuple[Tensor, Tensor, Tensor],
+              forward: Callable[[], None], plan: Plan, device: torch.device) -> list[float]:
+    towards = torch.randn_like(qkv[0])
+
+    def both() -> None:
+        for attend in layers:
+            torch.autograd.grad(attend(*qkv), qkv, towards)
+
+    alone = median(_plainly(forward, plan, device))
+    return [sample - alone for sample in _plainly(both, plan, device)]
+
+
+ATTENTION = ("attention", "attention_backward")
 TAKES: Mapping[str, Callable[[Task, Plan, torch.device], Taken]] = {
-    "attention": _attention, "attention_backward": _attention, "peak_memory": _memory}
+    **dict.fromkeys(ATTENTION, _attention), "peak_memory": _memory, "cache": _cache, "decode_step": _decode_step}
 
 
 def _plainly(work: Callable[[], object], plan: Plan, device: torch.device) -> list[float]:
@@ -211,6 +246,7 @@ def _told(row: Row) -> str:
 
 def _release(device: torch.device) -> None:
     """Give back what nothing refers to any more, so that the next row has room and the same start."""
+    torch.compiler.reset()  # what was compiled for this row would count against the limit of the next ones
     gc.collect()
     if device.type == "cuda":
         torch._C._cuda_clearCublasWorkspaces()  # one for each stream that ever multiplied; they would add up
