@@ -143,10 +143,10 @@ def test_a_cache_holds_the_first_and_the_last_and_no_others(first, last, data):
     job = replace(ON_CUDA, device=torch.device("cpu"), dtype=torch.float32, heads=1, head_dim=2)
     cache = KeysValues(job, Kept(first, slots - first), layers=1, rows=2, length=length)
     assert cache.slots == slots
-    position = torch.arange(prompt) - padding[:, None]  # of each key, which is its own position
-    given_keys = position.float()[:, None, :, None].expand(2, 1, prompt, 2)
-    cache.fill(0, given_keys, given_keys, padding)
-    newest = prompt - 1 - padding
+    lengths = prompt - padding
+    given_keys = torch.arange(prompt).float()[:, None].expand(2, 1, prompt, 2)  # each key is its own position
+    cache.fill(0, given_keys, given_keys, lengths)
+    newest = lengths - 1
     for _ in range(data.draw(st.integers(0, length - prompt))):
         newest = newest + 1
         cache.ready(newest)

@@ -87,6 +87,11 @@ def test_gradients_against_the_oracle(queries, keys, padding):
         torch.testing.assert_close(gradient, other, atol=1e-4, rtol=1e-4)
 
 
+def begun(x, padding):
+    """Each row [heads, length, dim] from its first real token on; its padding goes to the end."""
+    return torch.stack([row.roll(-int(first), 1) for row, first in zip(x, padding, strict=True)])
+
+
 @settings(deadline=None, max_examples=20, derandomize=True)
 @given(prompt=st.integers(0, 40), steps=st.integers(1, 12), first=st.integers(0, 39))
 def test_steps_after_a_prompt_are_the_whole_at_once(prompt, steps, first):
@@ -95,14 +100,14 @@ def test_steps_after_a_prompt_are_the_whole_at_once(prompt, steps, first):
     expected = attend(q, k, v, PROJECTION, SCALE, padding, chunk=16)
     state = torch.zeros(2, 3, len(PROJECTION), DIM + 1)
     if prompt:
-        state = final_state(k[:, :, :prompt], v[:, :, :prompt], PROJECTION, SCALE, padding)
+        state = final_state(*(begun(x[:, :, :prompt], padding) for x in (k, v)), PROJECTION, SCALE, prompt - padding)
     address = state.data_ptr()
     for i in range(prompt, prompt + steps):
         torch.testing.assert_close(step(state, q[:, :, i], k[:, :, i], v[:, :, i], PROJECTION, SCALE),
                                    expected[:, :, i], **CLOSE)
     assert state.data_ptr() == address
     assert (state.shape, state.dtype) == ((2, 3, len(PROJECTION), DIM + 1), torch.float32)
-    expected = final_state(k, v, PROJECTION, SCALE, padding)
+    expected = final_state(begun(k, padding), begun(v, padding), PROJECTION, SCALE, prompt + steps - padding)
     torch.testing.assert_close(state / expected.abs().max(), expected / expected.abs().max(), atol=1e-6, rtol=1e-4)
 
 
@@ -281,7 +286,7 @@ def test_compiled_as_one_graph_it_is_the_same():
     with torch.inference_mode():   # what is left is only traced: code for it takes long to make
         trace = (lambda function: function), lambda function: compiled(function, "aot_eager")
         for wrap, result in zip(trace, results, strict=True):
-            state = wrap(final_state)(k, v, PROJECTION, SCALE, padding)
+            state = wrap(final_state)(k, v, PROJECTION, SCALE, 30 - padding)
             last = wrap(step)(state, q[:, :, 0], k[:, :, 0], v[:, :, 0], PROJECTION, SCALE)
             result += [state / state.abs().max(), last, wrap(attend)(q[:, :, 12:], k, v, PROJECTION, SCALE, padding)]
     for other, expected in zip(*results[::-1], strict=True):
@@ -294,7 +299,7 @@ def test_a_cuda_graph_replays_it_and_the_gpu_gives_the_cpus_numbers(dtype):
     projection, padding = orthogonal_features(256, 64, seed=0), torch.tensor([0, 70])
     q, k, v = (x.to(dtype) for x in tensors(2, 3, 300, 300, 64))
     expected = dense(q.float(), k.float(), v.float(), projection, 0.125, padding)
-    state = final_state(k[:, :, :-1].float(), v[:, :, :-1].float(), projection, 0.125, padding)
+    state = final_state(*(begun(x[:, :, :-1].float(), padding) for x in (k, v)), projection, 0.125, 299 - padding)
     q, k, v, w, padding, static = (x.cuda() for x in (q, k, v, projection, padding, state))
 
     def run():

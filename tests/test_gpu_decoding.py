@@ -80,7 +80,9 @@ def test_bfloat16_errs_at_most_twice_as_much_as_transformers_own(name, library, 
     engine = Engine(on_gpu(model, torch.bfloat16, library), graphs=False)
     with torch.inference_mode():
         cache = engine.cache(3, 120)
-        ours = [engine.prefill(prompt.cuda(), left, cache)]
+        rows = prompt.cuda() if left is None else prompt.cuda().gather(
+            1, (torch.arange(120 - steps, device="cuda") + left[:, None]).clamp(max=119 - steps))
+        ours = [engine.prefill(rows, None if left is None else 120 - steps - left, cache)]
         for place in range(120 - steps, 120):
             own = torch.full((3,), place, device="cuda") - (0 if left is None else left)
             ours.append(engine.decode(ids[:, place].cuda(), own, cache))

@@ -194,7 +194,7 @@ def test_fill(data):
     dim, dtype = data.draw(st.sampled_from([1, 16, 48])), data.draw(st.sampled_from(list(ROUNDING)))
     length, slots = data.draw(st.integers(1, 80)), data.draw(st.integers(1, 90))
     first = data.draw(st.integers(0, slots + 2 if length <= slots else slots - 1))
-    padding = data.draw(st.none() | st.lists(st.integers(0, length), min_size=prompts, max_size=prompts))
+    lengths = data.draw(st.none() | st.lists(st.integers(0, length), min_size=prompts, max_size=prompts))
     key = normal(prompts, length, 3, heads, dim, dtype=dtype)[:, :, 1].transpose(1, 2)
     value = normal(prompts, heads, dim, length, dtype=dtype).mT
     storage = normal(2, prompts * beams, heads, slots, dim, dtype=dtype)
@@ -202,8 +202,8 @@ def test_fill(data):
     for row in range(prompts * beams):
         prompt = row // beams
         for held, tensor in zip(expected, (key, value), strict=True):
-            lay(held[row], tensor[prompt, :, padding[prompt] if padding else 0:], first)
-    fill(storage, key, value, None if padding is None else torch.tensor(padding, device=DEVICE), first)
+            lay(held[row], tensor[prompt, :, :lengths[prompt] if lengths else length], first)
+    fill(storage, key, value, None if lengths is None else torch.tensor(lengths, device=DEVICE), first)
     assert torch.equal(storage, expected)
 
 

@@ -85,14 +85,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, projection: Tensor, scale: float,
     length, head_dim = q.shape[2:]
     past = k.shape[2] - length
     chunk = min(chunk, length)
-    after = None if left_padding is None else left_padding - past
+    hidden = None if left_padding is None else _places(k) < left_padding.to(k.device)[:, None]
+    now, earlier = (None, None) if hidden is None else (hidden[:, past:], hidden[:, :past])
     with torch.autocast(q.device.type, enabled=False):
         queries = _cut(_query_features(_filled(q, chunk), projection, scale), chunk)
-        keys, values = _keys_and_values(k[:, :, past:], v[:, :, past:], projection, scale, after, chunk)
+        keys, values = _keys_and_values(k[:, :, past:], v[:, :, past:], projection, scale, now, chunk)
         sums = keys.mT @ values
         start = torch.zeros_like(sums[:, :, 0], dtype=torch.float32)
         if past:
-            start = _sum_over(k[:, :, :past], v[:, :, :past], projection, scale, left_padding)
+            start = _sum_over(k[:, :, :past], v[:, :, :past], projection, scale, earlier)
         states = torch.cat([start.unsqueeze(2), sums[:, :, :-1]], 2).cumsum(2)
         before = queries @ states.to(queries.dtype)
         within = (queries @ keys.mT).tril_() @ values
@@ -100,17 +101,19 @@ def attend(q: Tensor, k: Tensor, v: Tensor, projection: Tensor, scale: float,
     return out.flatten(2, 3)[:, :, :length].to(q.dtype)
 
 
-def final_state(k: Tensor, v: Tensor, projection: Tensor, scale: float, left_padding: Tensor | None = None) -> Tensor:
+def final_state(k: Tensor, v: Tensor, projection: Tensor, scale: float, lengths: Tensor | None = None) -> Tensor:
     """What `step` goes on from after a prompt: the sum over its keys of phi(k)^T [v, 1] (appendix B).
 
     Args:
-        k, v, projection, scale, left_padding: as in `attend`.
+        k, v, projection, scale: as in `attend`.
+        lengths: int [batch], keys of each prompt, with which its row begins; None if all rows are full.
 
     Returns:
         float32 [batch, heads, features, head_dim + 1].
     """
     with torch.autocast(k.device.type, enabled=False):
-        return _sum_over(k, v, projection, scale, left_padding)[..., :v.shape[-1] + 1].contiguous()
+        hidden = None if lengths is None else _places(k) >= lengths[:, None]
+        return _sum_over(k, v, projection, scale, hidden)[..., :v.shape[-1] + 1].contiguous()
 
 
 def step(state: Tensor, q: Tensor, k: Tensor, v: Tensor, projection: Tensor, scale: float) -> Tensor:
@@ -147,24 +150,27 @@ def _key_features(k: Tensor, projection: Tensor, scale: float) -> Tensor:
     return exponent.exp_().to(_kept(k))
 
 
-def _keys_and_values(k: Tensor, v: Tensor, projection: Tensor, scale: float, left_padding: Tensor | None,
+def _places(k: Tensor) -> Tensor:
+    return torch.arange(k.shape[2], device=k.device)
+
+
+def _keys_and_values(k: Tensor, v: Tensor, projection: Tensor, scale: float, hidden: Tensor | None,
                      chunk: int) -> tuple[Tensor, Tensor]:
     """phi(k) [batch, heads, chunks, chunk, features] and [v, 1] [batch, heads, chunks, chunk, head_dim + ONES].
 
-    A padding key's row of [v, 1] is 0, which takes it out of all sums. So is the row of what fills the last chunk.
+    A hidden key's row of [v, 1] is 0, which takes it out of all sums. So is the row of what fills the last chunk.
     """
     values = F.pad(v.to(_kept(k)), (0, ONES), value=1.0)
-    if left_padding is not None:
-        padding = torch.arange(k.shape[2], device=k.device) < left_padding.to(k.device).unsqueeze(-1)
-        values = values.masked_fill(padding[:, None, :, None], 0)
+    if hidden is not None:
+        values = values.masked_fill(hidden[:, None, :, None], 0)
     keys = _key_features(_filled(k, chunk), projection, scale)
     return _cut(keys, chunk), _cut(_filled(values, chunk), chunk)
 
 
-def _sum_over(k: Tensor, v: Tensor, projection: Tensor, scale: float, left_padding: Tensor | None) -> Tensor:
-    """phi(k)^T [v, 1] summed over all keys: float32 [batch, heads, features, head_dim + ONES]."""
+def _sum_over(k: Tensor, v: Tensor, projection: Tensor, scale: float, hidden: Tensor | None) -> Tensor:
+    """phi(k)^T [v, 1] summed over all keys but the hidden ones: float32 [batch, heads, features, head_dim + ONES]."""
     # By chunks, for one long product per head would leave most of a GPU idle.
-    keys, values = _keys_and_values(k, v, projection, scale, left_padding, min(CHUNK, k.shape[2]))
+    keys, values = _keys_and_values(k, v, projection, scale, hidden, min(CHUNK, k.shape[2]))
     return (keys.mT @ values).sum(2, dtype=torch.float32)
 
 

@@ -26,6 +26,7 @@ class Job:
         backward: whether gradients will be asked for.
         scale: of the scores; None is 1 / sqrt(head_dim).
         batch: rows.
+        varied: whether few other jobs are of its length, so that compiling a kernel for it does not pay.
     """
 
     spec: AttentionSpec
@@ -39,6 +40,7 @@ class Job:
     backward: bool = False
     scale: float | None = None
     batch: int = 1
+    varied: bool = False
 
     @property
     def scaling(self) -> float:

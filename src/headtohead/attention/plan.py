@@ -76,8 +76,9 @@ def preferred(job: Job) -> tuple[str, ...]:
         return (spec.kernel,)
     if job.device.type != "cuda":
         return ("sdpa",)
-    if job.queries < job.keys or (job.padded and job.keys < LONG):
-        return ("flash-attn", "sdpa", "flex")  # in many shapes, for each of which flex would compile
+    exact = ("cudnn",) if form == Form() and not (job.backward or job.padded) else ()
+    if job.queries < job.keys or ((job.padded or job.varied) and job.keys < LONG):
+        return (*exact, "flash-attn", "sdpa", "flex")  # in many shapes, for each of which flex would compile
     if job.padded:
         return ("flash-attn", "flex", "sdpa")
     if form is not None and form.stride:
@@ -88,7 +89,7 @@ def preferred(job: Job) -> tuple[str, ...]:
         fused = ("flex", "flash-attn", "sdpa")
     else:
         fused = ("flash-attn", "flex", "sdpa")
-    return ("cudnn", *fused) if form == Form() and not job.backward else fused
+    return (*exact, *fused)
 
 
 def choose(job: Job, backend: str | None = None) -> Choice:

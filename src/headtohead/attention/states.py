@@ -35,10 +35,13 @@ class State(Protocol):
 
     name: str
 
-    def fill(self, layer: int, keys: Tensor, values: Tensor, left_padding: Tensor | None) -> None:
+    def fill(self, layer: int, keys: Tensor, values: Tensor, lengths: Tensor | None) -> None:
         """Begin with prompts' keys and values [prompts, heads, length, head_dim], each for rows / prompts rows.
 
-        Keys have their positions put in already (`Plan.placed`). left_padding: int64 [prompts].
+        Keys have their positions put in already (`Plan.placed`).
+
+        Args:
+            lengths: int64 [prompts], where prompts end; None if all are as long as they can be.
         """
 
     def ready(self, position: Tensor) -> None:
@@ -95,18 +98,18 @@ class KeysValues:
         leading = torch.where(slot <= newest, slot, -1)
         return torch.where(slot < self.first, leading, in_ring.masked_fill(in_ring < self.first, -1))
 
-    def fill(self, layer: int, keys: Tensor, values: Tensor, left_padding: Tensor | None) -> None:
+    def fill(self, layer: int, keys: Tensor, values: Tensor, lengths: Tensor | None) -> None:
         if self.storage.device.type == "cuda":
             from headtohead.kernels.cache import fill  # Triton is there with CUDA alone
 
-            fill(self.storage[layer], keys, values, left_padding, self.first)
+            fill(self.storage[layer], keys, values, lengths, self.first)
             return
         prompts, _, length, _ = keys.shape
-        padding = torch.zeros(prompts, dtype=torch.int64, device=keys.device) if left_padding is None else left_padding
+        newest = torch.full((prompts,), length - 1, device=keys.device) if lengths is None else lengths - 1
         used = min(self.slots, length)
-        place = padding[:, None] + self.positions(length - 1 - padding)[:, :used].clamp(min=0)
+        place = self.positions(newest)[:, :used].clamp(min=0)
         for kept, given in zip(self.storage[layer], (keys, values), strict=True):
-            at = place.clamp(max=length - 1)[:, None, :, None].expand(-1, given.shape[1], -1, given.shape[3])
+            at = place[:, None, :, None].expand(-1, given.shape[1], -1, given.shape[3])
             kept.unflatten(0, (prompts, -1))[:, :, :, :used] = given.gather(2, at)[:, None]
 
     def ready(self, position: Tensor) -> None:
@@ -234,8 +237,8 @@ class Recurrent:
     def bytes(self) -> int:
         return self.sums.nbytes
 
-    def fill(self, layer: int, keys: Tensor, values: Tensor, left_padding: Tensor | None) -> None:
-        sums = favor.final_state(keys, values, self._features[layer], self._job.scaling, left_padding)
+    def fill(self, layer: int, keys: Tensor, values: Tensor, lengths: Tensor | None) -> None:
+        sums = favor.final_state(keys, values, self._features[layer], self._job.scaling, lengths)
         self.sums[layer].copy_(sums.repeat_interleave(self.sums.shape[1] // len(keys), 0))
 
     def ready(self, position: Tensor) -> None:

@@ -92,7 +92,7 @@ def _by_engine(model: GPT2, ids: Tensor, point: Point) -> Ready:
     if point.work == "generate":
         run = partial(generate, engine, ids, max_new_tokens=point.new_tokens, beams=point.beams,
                       no_repeat_ngram=point.no_repeat_ngram)
-        return Ready(run, engine.generation_by(point.batch, point.length), engine.release)
+        return Ready(run, engine.generation_by(point.length), engine.release)
     return Ready(partial(engine.forward, ids), engine.backend_for(point.length), engine.release)
 
 

@@ -91,15 +91,15 @@ class Engine:
         self.decoder = " + ".join(dict.fromkeys(choose_state(self._job(kind, 1, 1, 2), self._asked)
                                                 for kind in self._kinds))
 
-    def backend_for(self, length: int, padded: bool = False) -> str:
+    def backend_for(self, length: int) -> str:
         """What computes attention in a pass over so many tokens."""
-        return named((self._job(kind, 1, length, length, padded) for kind in self._kinds), self._asked)
+        return named((self._job(kind, 1, length, length) for kind in self._kinds), self._asked)
 
-    def generation_by(self, batch: int, length: int, padded: bool = False) -> str:
-        """What computes attention in a pass over so many prompts of that length, and then token by token."""
-        if self.graphs:
-            padded, length = padded or (rounded(batch), rounded(length)) != (batch, length), rounded(length)
-        return f"{self.backend_for(length, padded)}, then {self.decoder}"
+    def generation_by(self, length: int) -> str:
+        """What computes attention in a pass over prompts of that length, and then token by token."""
+        length = rounded(length) if self.graphs else length
+        prompts = named((self._job(kind, 1, length, length, varied=True) for kind in self._kinds), self._asked)
+        return f"{prompts}, then {self.decoder}"
 
     @torch.inference_mode()
     def forward(self, ids: Tensor) -> Tensor:
@@ -116,12 +116,17 @@ class Engine:
         recording.replay(0)
         return recording.work.out
 
-    def prefill(self, ids: Tensor, left_padding: Tensor | None, cache: Cache | None) -> Tensor:
-        """Logits [batch, vocabulary] after prompts [batch, length], whose keys and values go into the cache."""
+    def prefill(self, ids: Tensor, lengths: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        """Logits [batch, vocabulary] after prompts [batch, length], whose keys and values go into the cache.
+
+        Args:
+            lengths: int64 [batch] of the prompts, each of which begins its row; None if all are as long as the rows.
+        """
         batch, length = ids.shape
-        position = torch.arange(length, device=self.device)
-        where = position.expand_as(ids) if left_padding is None else (position - left_padding[:, None]).clamp(min=0)
-        plans = [self._plan(kind, batch, length, left_padding) for kind in self._kinds]
+        position = torch.arange(length, device=self.device).expand_as(ids)
+        if lengths is not None:  # what comes after a prompt must not pass the positions
+            position = torch.minimum(position, lengths[:, None] - 1)
+        plans = [self._plan(kind, batch, length, varied=cache is not None) for kind in self._kinds]
 
         def attention(layer: int, qkv: Tensor) -> Tensor:
             query, key, value = qkv.view(batch, length, 3, self._heads, self._head_dim).permute(2, 0, 3, 1, 4)
@@ -129,11 +134,11 @@ class Engine:
             query, key = planned.placed(query, key)
             if cache is not None:
                 state, inside = cache.of(layer)
-                state.fill(inside, key, value, left_padding)
+                state.fill(inside, key, value, lengths)
             attended: Tensor = planned.kernel(query, key, value, *self._features[layer])
             return attended.transpose(1, 2).reshape(len(qkv), -1)
 
-        return self._pass(ids.reshape(-1), where.reshape(-1), attention, batch)
+        return self._pass(ids.reshape(-1), position.reshape(-1), attention, batch, lengths)
 
     def decode(self, ids: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         """Logits [rows, vocabulary] after one more token in each row.
@@ -150,7 +155,8 @@ class Engine:
 
         return self._pass(ids, positions, attention, len(ids))
 
-    def _pass(self, ids: Tensor, positions: Tensor, attention: Callable[[int, Tensor], Tensor], batch: int) -> Tensor:
+    def _pass(self, ids: Tensor, positions: Tensor, attention: Callable[[int, Tensor], Tensor], batch: int,
+              lengths: Tensor | None = None) -> Tensor:
         """All layers; from the last layer's attention on for each sequence's last token alone."""
         x = self._network.embed(ids, positions)
         arithmetic = self._arithmetic(len(ids))
@@ -159,8 +165,14 @@ class Engine:
             x = arithmetic.leave(x, attention(index, arithmetic.enter(x, block)), block)
         index, block = final
         attended = attention(index, arithmetic.enter(x, block))
-        x, attended = (part.view(batch, -1, part.shape[-1])[:, -1].contiguous() for part in (x, attended))
+        last = self._last(batch, len(x) // batch, lengths)
+        x, attended = x[last], attended[last]
         return arithmetic.logits(arithmetic.leave(x, attended, block))
+
+    def _last(self, batch: int, length: int, lengths: Tensor | None) -> Tensor:
+        """Where each sequence's last token is, in rows of `length` end to end: int64 [batch]."""
+        start = length * torch.arange(batch, device=self.device)
+        return start + (length if lengths is None else lengths) - 1
 
     def _arithmetic(self, tokens: int) -> Arithmetic:
         """How to compute a pass over so many tokens."""
@@ -177,17 +189,15 @@ class Engine:
                   for kind in self._kinds]
         return Cache(states, self._places)
 
-    def _plan(self, kind: Kind, batch: int, length: int, left_padding: Tensor | None) -> Plan:
-        job = self._job(kind, batch, length, length, padded=left_padding is not None)
-        if left_padding is not None:
-            return plan(job, left_padding, self._asked)
+    def _plan(self, kind: Kind, batch: int, length: int, varied: bool) -> Plan:
+        job = self._job(kind, batch, length, length, varied)
         if job not in self._plans:
             self._plans[job] = plan(job, None, self._asked)
         return self._plans[job]
 
-    def _job(self, kind: Kind, batch: int, queries: int, keys: int, padded: bool = False) -> Job:
-        return Job(kind.spec, self.device, self.dtype, self._heads, self._head_dim, queries, keys, padded,
-                   scale=kind.scale, batch=batch)
+    def _job(self, kind: Kind, batch: int, queries: int, keys: int, varied: bool = False) -> Job:
+        return Job(kind.spec, self.device, self.dtype, self._heads, self._head_dim, queries, keys, scale=kind.scale,
+                   batch=batch, varied=varied)
 
     def recording(self, key: Hashable, make: Callable[[], Work]) -> "Recording[Work]":
         """The recorded work of that key; made where there is none yet."""
@@ -229,7 +239,7 @@ class Pass:
         return [self._run]
 
     def _run(self) -> None:
-        self.out.copy_(self._engine.prefill(self.ids, None, None))
+        self.out.copy_(self._engine.prefill(self.ids))
 
 
 class Recording(Generic[Work]):

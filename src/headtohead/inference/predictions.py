@@ -41,7 +41,7 @@ def predict(model: GPT2, tokenizer: PreTrainedTokenizerBase, rows: Any, settings
                     title, longer)
     examples = [(sequence[:layout.max_length], prompt) for sequence, prompt in examples]
     engine, longest = Engine(model), max(map(len, prompts))
-    written_by = engine.generation_by(min(len(prompts), settings.batch_size), longest, padded=len(prompts) > 1)
+    written_by = engine.generation_by(longest)
     log.info("%s: %d articles of %d to %d tokens, attention by %s", title, len(prompts), min(map(len, prompts)),
              longest, written_by)
     with Bar(title, total=len(prompts)) as bar:

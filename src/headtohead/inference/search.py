@@ -19,7 +19,6 @@ class Shape:
 
     batch: int
     length: int
-    padded: bool
     new_tokens: int
     beams: int
     no_repeat_ngram: int
@@ -44,8 +43,7 @@ def generate(engine: Engine, ids: Tensor, left_padding: Tensor | None = None, *,
     batch, length = ids.shape
     padding = torch.zeros(batch, dtype=torch.int64, device=ids.device) if left_padding is None else left_padding
     rows, slots = (rounded(batch), rounded(length)) if engine.graphs else (batch, length)
-    padded = left_padding is not None or rows > batch or slots > length
-    shape = Shape(rows, slots, padded, max_new_tokens, beams, no_repeat_ngram, end)
+    shape = Shape(rows, slots, max_new_tokens, beams, no_repeat_ngram, end)
     recording = engine.recording(shape, lambda: (Greedy if beams == 1 else Beams)(engine, shape))
     search = recording.work
     search.load(ids, padding)
@@ -69,10 +67,9 @@ class Search(ABC):
         device = engine.device
         self.rows = shape.batch * shape.beams
         self.ids = torch.zeros(shape.batch, shape.length, dtype=torch.int64, device=device)
-        # One token a row until prompts are loaded: recording a length that was rounded up must not pass the positions.
-        self.padding = torch.full((shape.batch,), shape.length - 1, dtype=torch.int64, device=device)
+        self.lengths = torch.ones(shape.batch, dtype=torch.int64, device=device)  # of the prompts
+        self.starts = torch.ones(self.rows, dtype=torch.int64, device=device)  # of the continuations, in their rows
         self.idle = torch.zeros(shape.batch, dtype=torch.bool, device=device)
-        self.start_at = torch.ones(self.rows, dtype=torch.int64, device=device)  # each row's prompt ends before it
         self.clock = torch.zeros(1 + self.rows, dtype=torch.int64, device=device)
         self.count, self.positions = self.clock[:1], self.clock[1:]
         self.latest = torch.zeros(self.rows, dtype=torch.int64, device=device)
@@ -80,14 +77,14 @@ class Search(ABC):
         self.cache = engine.cache(self.rows, shape.length + shape.new_tokens)
 
     def load(self, ids: Tensor, padding: Tensor) -> None:
-        """Right-align the prompts; unused rows get one token and start finished."""
+        """Left-align the prompts, for causality hides what comes after. Unused rows get a token and start finished."""
         batch, length = ids.shape
-        extra = self.shape.length - length
+        place = padding[:, None] + torch.arange(length, device=ids.device)
         self.ids.zero_()
-        self.ids[:batch, extra:] = ids
-        self.padding.fill_(self.shape.length - 1)
-        self.padding[:batch] = padding + extra
-        self.start_at.copy_((self.shape.length - self.padding).repeat_interleave(self.shape.beams))
+        self.ids[:batch, :length] = ids.gather(1, place.clamp(max=length - 1))
+        self.lengths.fill_(1)
+        self.lengths[:batch] = length - padding
+        self.starts.copy_(self.lengths.repeat_interleave(self.shape.beams))
         self.idle.fill_(True)
         self.idle[:batch] = False
 
@@ -98,10 +95,10 @@ class Search(ABC):
     def start(self) -> None:
         """The prompts, and the first token."""
         self.count.zero_()
-        self.positions.copy_(self.start_at - 1)
+        self.positions.copy_(self.starts - 1)
         self.tokens.fill_(self.shape.end or 0)
         self.reset()
-        logits = self.engine.prefill(self.ids, self.padding if self.shape.padded else None, self.cache)
+        logits = self.engine.prefill(self.ids, self.lengths, self.cache)
         self.choose(logits.repeat_interleave(self.shape.beams, 0))
 
     def step(self) -> None:
@@ -223,7 +220,7 @@ class Beams(Search):
         self.tokens.copy_(tokens.flatten(0, 1))
         self.latest.copy_(self.tokens.index_select(1, self.count - 1)[:, 0])
         rows = (beam.gather(1, order) + self._first_row).flatten()
-        self.cache.reorder(rows, self.shape.beams, self.start_at, self.shape.new_tokens, self.count)
+        self.cache.reorder(rows, self.shape.beams, self.starts, self.shape.new_tokens, self.count)
         reachable = scores[:, :1] / self.count
         self.hopeful.logical_and_((reachable > self.best_scores[:, -1:]) | (self.best_scores[:, -1:] <= NEVER / 2))
         self.exhausted.copy_(finished.all())

@@ -31,35 +31,34 @@ def ring_of(slots: int, first: int) -> int:
     return max(1, slots - first)
 
 
-def fill(storage: Tensor, key: Tensor, value: Tensor, left_padding: Tensor | None, first: int) -> None:
+def fill(storage: Tensor, key: Tensor, value: Tensor, lengths: Tensor | None, first: int) -> None:
     """Begin rows with what is kept of their prompts' keys and values; slots for which there is no token stay.
 
     Args:
         storage: of one layer, [2, rows, heads, slots, head_dim].
         key, value: [prompts, heads, length, head_dim], each prompt for the next rows / prompts rows.
-        left_padding: int64 [prompts], how many tokens before a prompt's first are none of it. None: no prompt has any.
+        lengths: int64 [prompts], each prompt's; what comes after is none of it. None: all are as long as they can be.
         first: how many leading tokens are kept for ever.
     """
     keys, values = storage
     rows, heads, slots, dim = keys.shape
     prompts, _, length, _ = key.shape
     _fill[(rows * heads, triton.cdiv(min(slots, length), FILL_BLOCK))](
-        keys, values, key, value, key if left_padding is None else left_padding, length, slots, first,
-        ring_of(slots, first), *key.stride(), *value.stride(), PADDED=left_padding is not None, BEAMS=rows // prompts,
+        keys, values, key, value, key if lengths is None else lengths, length, slots, first,
+        ring_of(slots, first), *key.stride(), *value.stride(), PADDED=lengths is not None, BEAMS=rows // prompts,
         HEADS=heads, DIM=dim, WIDTH=triton.next_power_of_2(dim), BLOCK=FILL_BLOCK, num_warps=4)
 
 
 @triton.jit
-def _fill(keys_at, values_at, key_at, value_at, padding_at, length, slots, first, ring,
+def _fill(keys_at, values_at, key_at, value_at, lengths_at, length, slots, first, ring,
           key_prompt, key_head, key_place, key_channel, value_prompt, value_head, value_place, value_channel,
           PADDED: tl.constexpr, BEAMS: tl.constexpr, HEADS: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
           BLOCK: tl.constexpr):
     which = tl.program_id(0).to(tl.int64)
     prompt, head = which // HEADS // BEAMS, which % HEADS
-    padding = tl.load(padding_at + prompt) if PADDED else 0
-    newest = length - 1 - padding
+    newest = (tl.load(lengths_at + prompt) if PADDED else length) - 1
     slot = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    place = (padding + position_in(slot, newest, first, ring)).to(tl.int64)[:, None]
+    place = position_in(slot, newest, first, ring).to(tl.int64)[:, None]
     channel = tl.arange(0, WIDTH)[None, :]
     there = ((slot <= newest) & (slot < slots))[:, None] & (channel < DIM)
     key_at += prompt * key_prompt + head * key_head

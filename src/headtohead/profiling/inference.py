@@ -94,7 +94,7 @@ def _own(engine: Engine, prompt: Tensor, settings: params.Profile) -> list[Work]
     new_tokens, start = settings.new_tokens, prompt[:, :-settings.new_tokens]
     return [_forward(engine, prompt),
             Work("generate", 1, start.shape[1], new_tokens, lambda: generate(engine, start, max_new_tokens=new_tokens),
-                 engine.generation_by(1, start.shape[1])),
+                 engine.generation_by(start.shape[1])),
             Work("first_token", 1, start.shape[1], 1, lambda: generate(engine, start, max_new_tokens=1))]
 
 
