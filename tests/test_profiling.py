@@ -427,7 +427,7 @@ def test_profile_gives_the_contracts_keys_and_every_pass(profiled):
     json.dumps([flat, details])
     assert flat.keys() == FLAT
     assert flat["backend"] == details["backend"] == "sdpa"
-    assert details.keys() == {"device", "dtype", "backend", "versions", "threads", "timings", "memory", "operations",
+    assert details.keys() == {"device", "dtype", "backend", "layers", "versions", "threads", "timings", "memory", "operations",
                               "nvml", "peaks", "attention_share", "length_limit", "lengths_left_out", "pairs",
                               "processes"}
     assert sizes(details["memory"]) == INFERRED + SWEPT + TRAINED

@@ -13,10 +13,12 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from headtohead.reporting.tables import short
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart, with a brown; dark before light, yellow last.
-COLOURS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#552200", "#F0E442")
-MARKERS = "osD^vPX*p"
-DASHES = ("-", (0, (5, 2)), (0, (5, 2, 1, 2)), (0, (2, 1.5))) * 3  # curves that coincide show through each other
+# As many looks as a run compares variants. Okabe and Ito's palette, which colour-blind readers can tell apart, with a
+# brown; then what lies furthest from those to any eye.
+COLOURS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#552200", "#F0E442", "#0000FF",
+           "#77DDBB", "#883355", "#5588FF", "#5511AA", "#AA3300")
+MARKERS = "osD^vPX*p<>hd8H"
+DASHES = ("-", (0, (5, 2)), (0, (5, 2, 1, 2)), (0, (2, 1.5))) * 4  # curves that coincide show through each other
 WIDTH = 5.2  # inches: a phone shows it at three quarters of its size, and the letters are still legible
 STYLE: dict[Any, Any] = {
     "font.size": 10, "svg.hashsalt": "headtohead", "axes.spines.top": False, "axes.spines.right": False,
