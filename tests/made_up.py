@@ -164,6 +164,7 @@ def make_efficiency(root, name, ms, standard_ms):
     operations = [{"name": f"aten::op_{i}", "self_ms": 3 / i, "share": 0.4 / i, "calls": 12} for i in range(1, 9)]
     write(root / details(name, "efficiency"), {
         "device": "Virtual CPU, 2 cores", "dtype": "float32", "backend": "torch sdpa", "run": RUN, "layers": 2,
+        "seen_share": 0.6 if name == "flash_sparse" else 1.0, "cache_mb": 0.0625 if name == "flash_sparse" else 0.1719,
         "versions": {"torch": "2"}, "threads": 2, "timings": timings, "operations": operations, "nvml": None,
         "peaks": {"tflops": 0.2, "gb_per_s": 40.0},
         "attention_share": [{"length": 64, "share": 0.1}, {"length": LENGTH, "share": 0.2}],

@@ -31,7 +31,7 @@ from headtohead.reporting.results import read_results
 ROOT = Path(__file__).parents[1]
 FIGURES = {f"{name}.svg" for name in (
     "differences", "quality_and_time", "quality", "inference_time", "training_time", "memory", "fact_recall",
-    "learning_curves", "time_by_length", "memory_by_length", "batch_sizes", "who_sees_whom")}
+    "learning_curves", "time_by_length", "memory_by_length", "batch_sizes", "who_sees_whom", "quality_and_reach")}
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,8 @@ def test_the_first_tables_hold_every_measure_that_decides(built):
     assert re.search(rf"\| flash \| 3\.00 \| {ratio} \| 36\.0 \| {ratio} \| 96\.0 \| {ratio} \| 388 \| 0\.9\d smaller ",
                      cost)
     assert re.search(r"\| standard \| 4\.00 \| (1\.0|0\.9)\d within 5 %", cost)  # against itself
+    assert re.findall(r"^\| (\w+) .* \| (\S+) \| (\S+) \|$", cost, re.MULTILINE) == [
+        (name, *(("60.0", "0.0625") if name == "flash_sparse" else ("100", "0.172"))) for name in SPEED]
 
 
 def test_no_training_is_left_out(built):

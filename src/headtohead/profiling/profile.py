@@ -76,7 +76,7 @@ def arranged(processes: Sequence[Process], swept: Sequence[Measurement], rest: R
             "tokens_per_s": generate_ms and round(new_tokens / generate_ms * 1000, 2),
             "peak_memory_mb": figures[MEMORY], "train_step_ms": figures["train_step"], "backend": backend}
     return flat, rest | {
-        "backend": backend, "layers": len(shape.layers), "dtype": inferred[0].dtype, "versions": machine.versions(),
+        "backend": backend, "dtype": inferred[0].dtype, "versions": machine.versions(),
         "timings": timings, "memory": [one.row() for one in everything if one.unit == "MB"],
         "pairs": in_pairs(processes), "processes": [one.row() for one in processes],
         "peaks": _significant(asdict(peaks)), "attention_share": _attention_share(everything, len(shape.layers))}

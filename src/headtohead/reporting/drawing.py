@@ -45,6 +45,12 @@ def one(height: float = 3.1) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
+def beside(count: int, height: float = 2.9) -> tuple[Figure, list[Axes]]:
+    """A figure with axes side by side that share the vertical one; height in inches."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, list(figure.subplots(1, count, sharey=True))
+
+
 def panels(names: Sequence[str], count: int) -> tuple[Figure, list[Axes]]:
     """Panels side by side that share one row for each of `names`, the first at the top."""
     labels = [wrapped(name) for name in names]

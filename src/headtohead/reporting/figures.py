@@ -22,7 +22,7 @@ BASELINES = ("////", "")  # white bars, hatched and plain: no grey is unlike eve
 
 def draw_all(claims: Claims, folder: Path) -> None:
     """Write every figure into `folder`: always the same files, as `dvc.yaml` lists them."""
-    of_claims = (differences, quality_and_time)
+    of_claims = (differences, quality_and_time, quality_and_reach)
     of_results = (quality, inference_time, training_time, memory, who_sees_whom, time_by_length, memory_by_length,
                   batch_sizes, fact_recall, learning_curves)
     drawing.save({**{draw.__name__: partial(draw, claims) for draw in of_claims},
@@ -69,6 +69,29 @@ def quality_and_time(claims: Claims) -> Figure:
     axes.set(xlabel="generation of one summary, ms", ylabel=claims.primary, xlim=(0, None))
     legend(figure, axes)
     return figure
+
+
+def quality_and_reach(claims: Claims) -> Figure:
+    """The primary measure against the share of pairs that a variant sees, and against what its decoder keeps."""
+    results, measure = claims.results, claims.results.primary
+    figure, panels = drawing.beside(2)
+    seen, kept = ([scale * variant.profile[key] for variant in results.variants]
+                  for key, scale in (("seen_share", 100), ("cache_mb", 1)))
+    for axes, values, title in zip(panels, (seen, kept), ("pairs seen, %", "cache of a sequence, MB"), strict=True):
+        for place, (variant, x) in enumerate(zip(results.variants, _apart(values), strict=True)):
+            _points(axes, place, variant, [x], [variant.details[measure]],
+                    [(variant.details[f"{measure}_low"], variant.details[f"{measure}_high"])], linestyle="none")
+        axes.set(xlabel=title, xlim=(0, 1.12 * max(values)))
+    panels[0].set_ylabel(claims.primary)
+    legend(figure, panels[0])
+    return figure
+
+
+def _apart(values: Sequence[float]) -> list[float]:
+    """Moved to the right or left where several are the same, or their marks would hide each other."""
+    step = 0.035 * max(values)
+    return [value + step * (values[:place].count(value) - (values.count(value) - 1) / 2)
+            for place, value in enumerate(values)]
 
 
 def quality(results: Results) -> Figure:
