@@ -58,7 +58,8 @@ def make_sets(root):
     """Test sets with their facts, by name: (articles, facts)."""
     settings = {"seed": 13, "words": (55, 100), "distractors": 0.5}
     articles = {"test": list(newswire("test", ARTICLES, **settings)),
-                "test-2x": list(newswire("test", ARTICLES // 3, scale=2, **settings)),
+                **{f"test-{scale}x": list(newswire("test", ARTICLES // 3, scale=scale, **settings))
+                   for scale in (2, 8)},
                 "test-moved": list(moved(MOVED, **settings))}
     articles["test"][0]["article"] += f" {EVIL}"
     sets = {name: (rows, [{"set": name, "id": row["id"], "facts": [with_distance(row, fact) for fact in row["facts"]]}
@@ -91,7 +92,7 @@ def make_training(root, ours, sets, share):
     rng = random("training", ours.seed, share)
     rows = predict(sets["test"][0], share, rng)
     rows[0]["summary"] += EVIL
-    further = [{"set": name, **row} for name in ("test-2x", "test-moved") for row in predict(sets[name][0], share, rng)]
+    further = [{"set": name, **row} for name in sets if name != "test" for row in predict(sets[name][0], share, rng)]
     write(root / ours.predictions, rows)
     write(root / ours.curve, curve([loss + (1 - share) / 5 for loss in FALL]))
     scores = score([*rows, *further], [fact for _, facts in sets.values() for fact in facts],

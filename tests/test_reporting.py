@@ -400,6 +400,14 @@ def test_curves_may_lack_values(run, params):
     assert len(flash.trainings[0].validation) == 8
 
 
+def test_every_variant_is_followed_through_the_longer_articles(built):
+    section = report().split("## Longer articles than in training")[1].split("\n## ")[0]
+    number = r"\d\.\d{3} \(\S+ to \S+\)"
+    rows = re.findall(rf"^\| (\w+) \| (\S+) \| {number} \| {number} \| {number} \| 0% \|$", section, re.MULTILINE)
+    assert rows == [(name, part) for name in SPEED for part in ("test", "test-2x", "test-8x")]
+    assert "variants without a position table (flash_alibi) read it whole" in section
+
+
 # --- who sees whom
 
 
