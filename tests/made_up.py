@@ -58,7 +58,8 @@ def make_sets(root):
     """Test sets with their facts, by name: (articles, facts)."""
     settings = {"seed": 13, "words": (55, 100), "distractors": 0.5}
     articles = {"test": list(newswire("test", ARTICLES, **settings)),
-                "test-2x": list(newswire("test", ARTICLES // 3, scale=2, **settings)),
+                **{f"test-{scale}x": list(newswire("test", ARTICLES // 3, scale=scale, **settings))
+                   for scale in (2, 8)},
                 "test-moved": list(moved(MOVED, **settings))}
     articles["test"][0]["article"] += f" {EVIL}"
     sets = {name: (rows, [{"set": name, "id": row["id"], "facts": [with_distance(row, fact) for fact in row["facts"]]}
@@ -91,7 +92,7 @@ def make_training(root, ours, sets, share):
     rng = random("training", ours.seed, share)
     rows = predict(sets["test"][0], share, rng)
     rows[0]["summary"] += EVIL
-    further = [{"set": name, **row} for name in ("test-2x", "test-moved") for row in predict(sets[name][0], share, rng)]
+    further = [{"set": name, **row} for name in sets if name != "test" for row in predict(sets[name][0], share, rng)]
     write(root / ours.predictions, rows)
     write(root / ours.curve, curve([loss + (1 - share) / 5 for loss in FALL]))
     scores = score([*rows, *further], [fact for _, facts in sets.values() for fact in facts],
@@ -163,7 +164,8 @@ def make_efficiency(root, name, ms, standard_ms):
         "peak_memory_mb": memory, "train_step_ms": ms * 32, "backend": "torch sdpa"})
     operations = [{"name": f"aten::op_{i}", "self_ms": 3 / i, "share": 0.4 / i, "calls": 12} for i in range(1, 9)]
     write(root / details(name, "efficiency"), {
-        "device": "Virtual CPU, 2 cores", "dtype": "float32", "backend": "torch sdpa", "run": RUN,
+        "device": "Virtual CPU, 2 cores", "dtype": "float32", "backend": "torch sdpa", "run": RUN, "layers": 2,
+        "seen_share": 0.6 if name == "flash_sparse" else 1.0, "cache_mb": 0.0625 if name == "flash_sparse" else 0.1719,
         "versions": {"torch": "2"}, "threads": 2, "timings": timings, "operations": operations, "nvml": None,
         "peaks": {"tflops": 0.2, "gb_per_s": 40.0},
         "attention_share": [{"length": 64, "share": 0.1}, {"length": LENGTH, "share": 0.2}],

@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import headtohead
 from headtohead import params
 from headtohead.attention import AttentionSpec, visible
+from headtohead.inference.engine import Engine
 from headtohead.models.gpt2 import GPT2, from_scratch
 from headtohead.profiling import fresh, inference, machine, memory, nvml, peak, steps, timing
 from headtohead.profiling.kernel import captured
@@ -428,8 +429,8 @@ def test_profile_gives_the_contracts_keys_and_every_pass(profiled):
     assert flat.keys() == FLAT
     assert flat["backend"] == details["backend"] == "sdpa"
     assert details.keys() == {"device", "dtype", "backend", "versions", "threads", "timings", "memory", "operations",
-                              "nvml", "peaks", "attention_share", "length_limit", "lengths_left_out", "pairs",
-                              "processes"}
+                              "nvml", "peaks", "attention_share", "layers", "seen_share", "cache_mb", "length_limit",
+                              "lengths_left_out", "pairs", "processes"}
     assert sizes(details["memory"]) == INFERRED + SWEPT + TRAINED
     assert sizes(details["timings"]) == [*INFERRED, *SWEPT, ("attention", 1, 16), ("attention", 1, LENGTH), *TRAINED]
     assert [row["new_tokens"] for row in details["timings"]] == [0, 4, 1, 0, 0, 0, 0, 0, 0]
@@ -693,6 +694,35 @@ def test_performers_work_grows_with_features_and_length_and_not_with_its_square(
     few, many = (pairs_of(AttentionSpec(kernel="performer", features=m), 40, 40) for m in (8, 16))
     assert many == 2 * few
     assert pairs_of(AttentionSpec(kernel="performer", features=8), 80, 80) == 2 * few
+
+
+@pytest.mark.parametrize(("variant", "share", "kept"), [
+    ({}, 1.0, 2 * 16 * 4 * LENGTH * 4),
+    ({"pattern": "window", "window": 6},
+     (6 * 7 / 2 + (LENGTH - 6) * 6) / (LENGTH * (LENGTH + 1) / 2), 2 * 16 * 4 * 6 * 4),
+    ({"pattern": "longformer", "window": 6, "globals": 2},
+     (8 * 9 / 2 + (LENGTH - 8) * 8) / (LENGTH * (LENGTH + 1) / 2), 2 * 16 * 4 * 8 * 4),
+    ({"tile": [{"pattern": "window", "window": 1}, {"pattern": "full"}]}, (2 / (LENGTH + 1) + 1) / 2,
+     2 * 16 * 4 * (1 + LENGTH) * 2),
+    ({"kernel": "performer", "features": 8}, 1.0, 2 * 8 * (8 + 1) * 4 * 4)])
+def test_what_is_seen_and_kept_of_a_sequence(variant, share, kept):
+    shape = shape_of(tiny(layers=4, **variant), itemsize=4)
+    assert shape.seen_share(LENGTH) == pytest.approx(share)
+    assert shape.kept_bytes(LENGTH) == kept
+
+
+@pytest.mark.parametrize("variant", [
+    {}, {"pattern": "block", "block": 4}, {"tile": [{"pattern": "window", "window": 3}, {"pattern": "full"}]},
+    {"kernel": "performer", "features": 8}])
+def test_what_is_kept_is_what_the_engine_holds(variant):
+    model = tiny(layers=3, **variant)
+    assert shape_of(model, itemsize=4).kept_bytes(LENGTH) == Engine(model).cache(1, LENGTH).bytes
+
+
+def test_seen_and_kept_are_in_the_details(profiled):
+    _, details = profiled
+    assert (details["layers"], details["seen_share"]) == (1, 1.0)
+    assert details["cache_mb"] == pytest.approx(2 * 16 * 4 * LENGTH / 2**20, abs=1e-6)
 
 
 def operations_of(run):

@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+from base64 import b64decode
+from io import BytesIO
 from itertools import combinations
 from pathlib import Path
 
@@ -13,10 +15,14 @@ import numpy as np
 import pytest
 import yaml
 from made_up import EVIL, LENGTH, SPEED, edit, make_efficiency, make_quality, make_run, make_sets, write
+from PIL import Image
 
 from headtohead import reporting
+from headtohead.attention import AttentionSpec
+from headtohead.attention.patterns import Full, Window
 from headtohead.params import read_params
 from headtohead.records import DataError
+from headtohead.reporting import patterns
 from headtohead.reporting.drawing import COLOURS, MARKERS
 from headtohead.reporting.examples import changes_marked, facts_marked, side_by_side
 from headtohead.reporting.page import escape, to_html
@@ -25,7 +31,7 @@ from headtohead.reporting.results import read_results
 ROOT = Path(__file__).parents[1]
 FIGURES = {f"{name}.svg" for name in (
     "differences", "quality_and_time", "quality", "inference_time", "training_time", "memory", "fact_recall",
-    "learning_curves", "time_by_length", "memory_by_length", "batch_sizes")}
+    "learning_curves", "time_by_length", "memory_by_length", "batch_sizes", "who_sees_whom", "quality_and_reach")}
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +93,8 @@ def test_the_first_tables_hold_every_measure_that_decides(built):
     assert re.search(rf"\| flash \| 3\.00 \| {ratio} \| 36\.0 \| {ratio} \| 96\.0 \| {ratio} \| 388 \| 0\.9\d smaller ",
                      cost)
     assert re.search(r"\| standard \| 4\.00 \| (1\.0|0\.9)\d within 5 %", cost)  # against itself
+    assert re.findall(r"^\| (\w+) .* \| (\S+) \| (\S+) \|$", cost, re.MULTILINE) == [
+        (name, *(("60.0", "0.0625") if name == "flash_sparse" else ("100", "0.172"))) for name in SPEED]
 
 
 def test_no_training_is_left_out(built):
@@ -390,3 +398,94 @@ def test_curves_may_lack_values(run, params):
     [flash] = [variant for variant in read_results(params).variants if variant.name == "flash"]
     assert {len(row) for row in flash.trainings[0].curve} == {3, 4}
     assert len(flash.trainings[0].validation) == 8
+
+
+def test_every_variant_is_followed_through_the_longer_articles(built):
+    section = report().split("## Longer articles than in training")[1].split("\n## ")[0]
+    number = r"\d\.\d{3} \(\S+ to \S+\)"
+    rows = re.findall(rf"^\| (\w+) \| (\S+) \| {number} \| {number} \| {number} \| 0% \|$", section, re.MULTILINE)
+    assert rows == [(name, part) for name in SPEED for part in ("test", "test-2x", "test-8x")]
+    assert "variants without a position table (flash_alibi) read it whole" in section
+
+
+# --- who sees whom
+
+
+def pixels(svg):
+    """Every picture of an SVG, as arrays; how they are packed may differ between machines."""
+    return [np.asarray(Image.open(BytesIO(b64decode(data)))) for data in re.findall(r"base64,([^\"]+)", svg)]
+
+
+def words(svg):
+    """What is written in an SVG; its letters are shapes."""
+    return re.findall(r"<!-- (.*?) -->", svg, re.DOTALL)
+
+
+def test_the_documents_picture_is_what_its_command_draws(tmp_path, monkeypatch):
+    committed = ROOT / "docs/attention/patterns.svg"
+    monkeypatch.chdir(ROOT)
+    patterns.main(str(tmp_path / "patterns.svg"))
+    drawn, kept = ((path / "patterns.svg").read_text(encoding="utf-8") for path in (tmp_path, committed.parent))
+    assert words(drawn) == words(kept)
+    assert all(np.array_equal(*pair) for pair in zip(pixels(drawn), pixels(kept), strict=True))
+
+
+def drawn(variants, layers):
+    """The titles of the pictures, and which pairs each shows dark."""
+    figure = patterns.who_sees_whom({name: AttentionSpec(**spec) for name, spec in variants.items()}, layers)
+    panels = [axes for axes in figure.axes if axes.images]
+    return [axes.get_title() for axes in panels], [axes.images[0].get_array() == 1 for axes in panels], figure
+
+
+WINDOW, FULL = {"pattern": "window", "window": 8}, {"pattern": "full"}
+
+
+def test_a_picture_shows_what_the_variant_sees():
+    titles, [everything, window], _ = drawn({"a": FULL, "a_fused": FULL | {"kernel": "flash"}, "near": WINDOW}, 2)
+    assert titles == ["a, a_fused", "near"]
+    assert everything.shape == window.shape == (32, 32)
+    assert np.array_equal(everything, np.tri(32))
+    assert np.array_equal(window, np.tri(32) - np.tri(32, k=-8))
+
+
+def test_layers_that_see_otherwise_have_pictures_of_their_own():
+    titles, seen, _ = drawn({"mixed": {"layers": [WINDOW, WINDOW, FULL]}}, 5)
+    assert titles == ["mixed\nlayers 1-2, 4-5", "layer 3"]
+    assert seen[0].sum() < seen[1].sum()
+    assert drawn({"mixed": {"layers": [WINDOW, WINDOW, FULL]}}, 2)[0] == ["mixed"]
+
+
+def test_of_many_layers_the_first_are_shown():
+    bigbird = {"pattern": "bigbird", "block": 4, "window_blocks": 1, "global_blocks": 1, "random_blocks": 1}
+    titles, seen, _ = drawn({"birds": bigbird}, 6)
+    assert titles == ["birds\nlayer 1", "layer 2", "layer 3", "layer 4, and so on"]
+    assert len({picture.tobytes() for picture in seen}) == 4
+
+
+def test_performer_is_said_to_approximate():
+    _, [seen], figure = drawn({"performer": {"kernel": "performer", "features": 8}}, 2)
+    assert np.array_equal(seen, np.tri(256))
+    assert [text.get_text() for text in figure.axes[0].texts] == ["all,\napproximately"]
+
+
+@pytest.mark.parametrize(("window", "length"), [(8, 32), (64, 192), (200, 256)])
+def test_the_pictures_length_shows_the_pattern(window, length):
+    assert patterns.common_length([Full(), Window(window=window)]) == length
+
+
+def most_looks(params):
+    """As many variants as a run can compare."""
+    others = [name for name in params.variants if name not in params.compared]
+    more = {f"more{i}": params.variants["flash"] for i in range(11 - len(others))}
+    return params.model_copy(update={"attention": [*others, *more][-1], "also": [*others, *more][:10],
+                                     "variants": {**params.variants, **more}})
+
+
+def test_as_many_variants_as_can_be_compared_all_look_different(run, params):
+    params, sets = most_looks(params), make_sets(run)
+    assert len(params.compared) == len(COLOURS) == len(set(COLOURS))
+    for name in params.compared:
+        make_quality(run, name, params.seeds, sets, 0.7)
+        make_efficiency(run, name, SPEED.get(name, 3.5), 4.0)
+    reporting.build(params)
+    assert all((run / "plots" / name).exists() for name in FIGURES)

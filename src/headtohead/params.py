@@ -59,7 +59,7 @@ class Section(BaseModel):
 class Newswire(Section):
     words: Annotated[list[Annotated[int, Field(ge=50, le=100_000)]], Field(min_length=2, max_length=2)]
     distractors: Rate
-    longer: Annotated[list[Literal[2, 4]], Field(max_length=2)]
+    longer: Annotated[list[Literal[2, 4, 8]], Field(max_length=3)]
 
     @model_validator(mode="after")
     def _words_leave_room(self) -> Self:

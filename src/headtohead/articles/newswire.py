@@ -21,7 +21,7 @@ Topic = dict[str, tuple[str, ...]]
 
 KINDS = ("person", "city", "organisation", "number", "day")
 SPLITS = ("train", "validation", "test")
-SCALES = (1, 2, 4)
+SCALES = (1, 2, 4, 8)
 LONGEST_SENTENCE = 20  # words; an article may overshoot its target by one sentence
 POSITIONS = 4  # of a moved sentence
 SHORTEST_ARTICLE = 50  # words; every topic can state its five facts in fewer
@@ -60,7 +60,7 @@ def newswire(split: str, count: int, *, seed: int, words: tuple[int, int], distr
         seed: a whole number; another one gives other reports.
         words: lowest and highest length of an article in words, at `scale` 1.
         distractors: share of filler sentences, 0..1, that carry wrong names, places, numbers or days.
-        scale: 1, 2 or 4: the same stories in articles this many times as long.
+        scale: 1, 2, 4 or 8: the same stories in articles this many times as long.
 
     Returns:
         An iterator of {"id", "article", "summary", "references", "facts": [{"kind", "value", "start"}]}: one fact of

@@ -102,7 +102,7 @@ class Pattern(BaseModel):
         query, key = np.ogrid[:length, :length]
         seen = np.broadcast_to((key <= query) & self.sees(query, key), (length, length))
         axes.imshow(np.where(seen, 1.0, np.where(key <= query, 0.12, 0.0)), cmap="Blues", vmin=0, vmax=1,
-                    interpolation="nearest", aspect="equal")
+                    interpolation="none", aspect="equal")
         axes.set(xticks=[], yticks=[])
 
 

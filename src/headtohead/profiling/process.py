@@ -120,7 +120,9 @@ def sweep(subject: Subject, device: torch.device, trace: Path, announce: Announc
     announce("the device's peaks")
     peaks = measure_peaks(device, getattr(torch, settings.precision))
     return passes.taken, rest | {
-        "shape": shape, "peaks": peaks, "counted": subject.lesson.counted,
+        "shape": shape, "peaks": peaks, "counted": subject.lesson.counted, "layers": len(shape.layers),
+        "seen_share": round(shape.seen_share(subject.length), 6),
+        "cache_mb": round(shape.kept_bytes(subject.length) / 2**20, 6),
         "device": _name(device), "threads": torch.get_num_threads(), "length_limit": model.length_limit,
         "lengths_left_out": sorted({*settings.lengths}
                                    - {*lengths_of(settings, subject.length, model.length_limit)})}

@@ -10,6 +10,7 @@ A multiplication and its addition are two operations.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from headtohead.attention.patterns import Full
 from headtohead.attention.spec import AttentionSpec
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Shape:
 
     layers: tuple[AttentionSpec, ...]
     width: int
+    heads: int
     vocabulary: int
     weights: int
     itemsize: int
@@ -84,6 +86,20 @@ class Shape:
         moved = Cost(0, 4 * length * self.width * self.itemsize)
         return self._scores(sum(pairs_of(layer, length, length) for layer in self.layers) // len(self.layers)) + moved
 
+    def seen_share(self, length: int) -> float:
+        """Of a sequence's pairs of a query and a key that is not later, the share that is seen; of all layers."""
+        seen = [1.0 if layer.kernel == "performer" else
+                layer.visibility.pairs(length, length) / Full().pairs(length, length) for layer in self.layers]
+        return sum(seen) / len(seen)
+
+    def kept_bytes(self, length: int) -> int:
+        """What a decoder keeps of one sequence of `length` tokens, in all layers.
+
+        Keys and values of what later queries may still see; of Performer its sums, in float32.
+        """
+        return sum(4 * int(layer.numbers["features"]) * (self.width + self.heads) if layer.kernel == "performer" else
+                   2 * self.width * self.itemsize * sum(layer.visibility.keeps(length)) for layer in self.layers)
+
     def _blocks(self, tokens: int) -> Cost:
         return Cost(2 * self.weights * tokens, self.weights * self.itemsize)
 
@@ -104,7 +120,8 @@ def shape_of(model: "GPT2", itemsize: int) -> Shape:
     """The shape of a model whose numbers take `itemsize` bytes."""
     weights = sum(weight.numel() for weight in model.transformer.h.parameters() if weight.dim() == 2)
     config = model.config
-    return Shape(tuple(model.variant.depth(config.n_layer)), config.n_embd, config.vocab_size, weights, itemsize)
+    return Shape(tuple(model.variant.depth(config.n_layer)), config.n_embd, config.n_head, config.vocab_size, weights,
+                 itemsize)
 
 
 def pairs_of(layer: AttentionSpec, queries: int, keys: int) -> int:

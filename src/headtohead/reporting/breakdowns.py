@@ -5,7 +5,7 @@ from typing import Any
 
 from headtohead.quality.measures import FACT_PRECISION, FACT_RECALL, LOSS, ROUGE, WRONG_FROM_ARTICLE
 from headtohead.reporting.results import Results
-from headtohead.reporting.tables import LABELS, NOTHING, Table, with_interval
+from headtohead.reporting.tables import LABELS, NOTHING, Table, joined, with_interval
 
 MOVED = f"{FACT_RECALL}_by_position"  # what the details of a set with moved facts have
 
@@ -51,11 +51,16 @@ def has_longer(results: Results) -> bool:
 
 
 def further(results: Results) -> Table:
-    """Loss, ROUGE-1 and fact recall on the test set and on each further one, but for that with moved facts."""
+    """Loss, ROUGE-1 and fact recall of every variant on the test set and on each longer one, the shortest first."""
     measures = (LOSS, ROUGE[0], FACT_RECALL)
     longer = [name for name, part in results.standard.details["further"].items() if MOVED not in part]
-    rows = [[name, variant.name, *(with_interval(part, measure) for measure in measures),
+    rows = [[variant.name, name, *(with_interval(part, measure) for measure in measures),
              f"{part['cut']:.0%}" if "cut" in part else NOTHING]
-            for name in ["test", *longer] for variant in results.variants
+            for variant in results.variants for name in ["test", *longer]
             for part in [variant.details if name == "test" else variant.details["further"][name]]]
-    return Table(["test set", "variant", *(LABELS[name] for name in measures), "articles cut"], rows, words=2)
+    return Table(["variant", "test set", *(LABELS[name] for name in measures), "articles cut"], rows, words=2)
+
+
+def without_table(results: Results) -> str:
+    """The variants that no position table keeps from reading longer articles."""
+    return joined([variant.name for variant in results.variants if variant.profile["length_limit"] is None])

@@ -40,9 +40,13 @@ def _score(system: System, name: str) -> str:
 
 
 def cost(claims: Claims) -> Table:
-    """A row for each variant: each cost, and how it stands to standard's."""
-    return _costs(claims, {"forward": "forward ms", "generate": "generate ms", "train_step": "step ms",
-                           "memory": "peak MB"})
+    """A row for each variant: each cost, and how it stands to standard's; then what it sees and keeps."""
+    costs = _costs(claims, {"forward": "forward ms", "generate": "generate ms", "train_step": "step ms",
+                            "memory": "peak MB"})
+    kept = [[short(100 * variant.profile["seen_share"]), short(variant.profile["cache_mb"])]
+            for variant in claims.results.variants]
+    return Table([*costs.header, "seen %", "cache MB"],
+                 [[*row, *more] for row, more in zip(costs.rows, kept, strict=True)])
 
 
 def first_token(claims: Claims) -> Table:

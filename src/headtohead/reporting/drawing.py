@@ -13,10 +13,12 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from headtohead.reporting.tables import short
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart, with a brown; dark before light, yellow last.
-COLOURS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#552200", "#F0E442")
-MARKERS = "osD^vPX*p"
-DASHES = ("-", (0, (5, 2)), (0, (5, 2, 1, 2)), (0, (2, 1.5))) * 3  # curves that coincide show through each other
+# As many looks as a run compares variants. Okabe and Ito's palette, which colour-blind readers can tell apart, with a
+# brown; then what lies furthest from those to any eye.
+COLOURS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#552200", "#F0E442", "#0000FF",
+           "#77DDBB", "#883355", "#5588FF", "#5511AA", "#AA3300")
+MARKERS = "osD^vPX*p<>hd8H"
+DASHES = ("-", (0, (5, 2)), (0, (5, 2, 1, 2)), (0, (2, 1.5))) * 4  # curves that coincide show through each other
 WIDTH = 5.2  # inches: a phone shows it at three quarters of its size, and the letters are still legible
 STYLE: dict[Any, Any] = {
     "font.size": 10, "svg.hashsalt": "headtohead", "axes.spines.top": False, "axes.spines.right": False,
@@ -41,6 +43,12 @@ def one(height: float = 3.1) -> tuple[Figure, Axes]:
     """A figure with one pair of axes; height in inches."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.subplots()
+
+
+def beside(count: int, height: float = 2.9) -> tuple[Figure, list[Axes]]:
+    """A figure with axes side by side that share the vertical one; height in inches."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, list(figure.subplots(1, count, sharey=True))
 
 
 def panels(names: Sequence[str], count: int) -> tuple[Figure, list[Axes]]:

@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from headtohead.attention.patterns import Window
 from headtohead.quality.measures import BLEU, ROUGE
-from headtohead.reporting import drawing, sweeps
+from headtohead.reporting import drawing, patterns, sweeps
 from headtohead.reporting.claims import CONTROL, Claims
 from headtohead.reporting.drawing import COLOURS, DASHES, ERROR, GREY, MARKERS, OUTLINE, Ends, errors, legend
 from headtohead.reporting.results import Results, System, Variant
@@ -21,9 +22,9 @@ BASELINES = ("////", "")  # white bars, hatched and plain: no grey is unlike eve
 
 def draw_all(claims: Claims, folder: Path) -> None:
     """Write every figure into `folder`: always the same files, as `dvc.yaml` lists them."""
-    of_claims = (differences, quality_and_time)
-    of_results = (quality, inference_time, training_time, memory, time_by_length, memory_by_length, batch_sizes,
-                  fact_recall, learning_curves)
+    of_claims = (differences, quality_and_time, quality_and_reach)
+    of_results = (quality, inference_time, training_time, memory, who_sees_whom, time_by_length, memory_by_length,
+                  batch_sizes, fact_recall, learning_curves)
     drawing.save({**{draw.__name__: partial(draw, claims) for draw in of_claims},
           **{draw.__name__: partial(draw, claims.results) for draw in of_results}}, folder)
 
@@ -68,6 +69,29 @@ def quality_and_time(claims: Claims) -> Figure:
     axes.set(xlabel="generation of one summary, ms", ylabel=claims.primary, xlim=(0, None))
     legend(figure, axes)
     return figure
+
+
+def quality_and_reach(claims: Claims) -> Figure:
+    """The primary measure against the share of pairs that a variant sees, and against what its decoder keeps."""
+    results, measure = claims.results, claims.results.primary
+    figure, panels = drawing.beside(2)
+    seen, kept = ([scale * variant.profile[key] for variant in results.variants]
+                  for key, scale in (("seen_share", 100), ("cache_mb", 1)))
+    for axes, values, title in zip(panels, (seen, kept), ("pairs seen, %", "cache of a sequence, MB"), strict=True):
+        for place, (variant, x) in enumerate(zip(results.variants, _apart(values), strict=True)):
+            _points(axes, place, variant, [x], [variant.details[measure]],
+                    [(variant.details[f"{measure}_low"], variant.details[f"{measure}_high"])], linestyle="none")
+        axes.set(xlabel=title, xlim=(0, 1.12 * max(values)))
+    panels[0].set_ylabel(claims.primary)
+    legend(figure, panels[0])
+    return figure
+
+
+def _apart(values: Sequence[float]) -> list[float]:
+    """Moved to the right or left where several are the same, or their marks would hide each other."""
+    step = 0.035 * max(values)
+    return [value + step * (values[:place].count(value) - (values.count(value) - 1) / 2)
+            for place, value in enumerate(values)]
 
 
 def quality(results: Results) -> Figure:
@@ -121,6 +145,11 @@ def memory(results: Results) -> Figure:
     return figure
 
 
+def who_sees_whom(results: Results) -> Figure:
+    """A picture of every function's pattern."""
+    return patterns.who_sees_whom({variant.name: variant.spec for variant in results.variants}, results.layers)
+
+
 def time_by_length(results: Results) -> Figure:
     """A forward pass against length, on logarithmic axes."""
     return _sweep(results, sweeps.time_by_length, "length, tokens", "forward pass, ms")
@@ -137,7 +166,7 @@ def batch_sizes(results: Results) -> Figure:
 
 
 def fact_recall(results: Results) -> Figure:
-    """Fact recall by distance; a dotted line where a window variant can no longer see the fact directly."""
+    """Fact recall by distance; a dotted line where a variant with a window can no longer see the fact directly."""
     figure, axes = drawing.one()
     if not results.has_facts:
         axes.set_axis_off()
@@ -149,10 +178,10 @@ def fact_recall(results: Results) -> Figure:
         shift = 0.06 * (place - (len(results.variants) - 1) / 2)  # or the error bars hide each other
         _points(axes, place, variant, [x + shift for x in range(len(own))], [row["fact_recall"] for row in own],
                 [(row["fact_recall_low"], row["fact_recall_high"]) for row in own])
-        if window := _window(variant):
-            at = _between(window, groups)
-            axes.axvline(at, color=COLOURS[place], linestyle=":", linewidth=1.6)
-            axes.text(at, 0.02, f" window {window}", color=COLOURS[place])
+    for window in sorted(_windows(results)):
+        at = _between(window, groups)
+        axes.axvline(at, color=GREY, linestyle=":", linewidth=1.6)
+        axes.text(at, 0.02, f" window {window}", color=GREY)
     axes.set_xticks(range(len(groups)), groups)
     axes.set(xlabel="tokens from the fact in the article to its mention in the summary", ylabel="share of facts stated",
              ylim=(0, 1.02))
@@ -160,11 +189,11 @@ def fact_recall(results: Results) -> Figure:
     return figure
 
 
-def _window(variant: Variant) -> int | None:
-    """How many of the last keys a token sees in any one layer; None if there is no such limit."""
-    forms = [layer.visibility.form for layer in variant.spec.depth(len(variant.spec.layers) or 1)]
-    windows = [form.window or form.block for form in forms if form is not None and not form.stride]
-    return max(filter(None, windows)) if len(windows) == len(forms) and all(windows) else None
+def _windows(results: Results) -> set[int]:
+    """The widest window of each variant that has one in every layer."""
+    stacks = [[layer.visibility for layer in variant.spec.depth(results.layers)] for variant in results.variants]
+    windows = [[pattern.window for pattern in stack if isinstance(pattern, Window)] for stack in stacks]
+    return {max(own) for own in windows if len(own) == results.layers}
 
 
 def learning_curves(results: Results) -> Figure:

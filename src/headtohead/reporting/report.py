@@ -45,7 +45,7 @@ def print_comparison(params: Params) -> None:
     check_headline(params)
     claims = judge(read_results(params, whole=False))
     console = Console()
-    console.width = console.width if console.is_terminal else 160  # a log file need not wrap
+    console.width = console.width if console.is_terminal else 200  # a log file need not wrap
     console.print(recommend(claims), style="bold", highlight=False)
     for table in (comparison.quality(claims), comparison.cost(claims)):
         console.print()

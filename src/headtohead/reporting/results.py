@@ -120,6 +120,11 @@ class Results:
         return self.params.chosen.tokenizer.max_length
 
     @property
+    def layers(self) -> int:
+        """Of the model."""
+        return int(self.standard.profile["layers"])
+
+    @property
     def test(self) -> dict[str, Any]:
         """How the test set fits: among others its number of "articles", and how many of them are "cut"."""
         return next(row for row in self.lengths if row["split"] == "test")
