@@ -23,7 +23,7 @@ COMMANDS = {
     r"make test": "it is what runs this",
     r"make setup && source \.venv/bin/activate": "every test stands on it",
     r"dvc repro( [a-z-]+(@\w+)?)?( --force)?": "test_pipeline.py::test_nothing_changed_re_runs_the_fingerprint_alone",
-    r"dvc exp run( -S \S+)+":
+    r"dvc exp run( -S (\S+|'\+[^']+'))+":
         "test_pipeline.py::test_a_variants_number_re_runs_that_variant_and_changing_it_back_trains_nothing",
     r"dvc exp run --queue( -S \S+)+":
         "test_pipeline.py::test_a_queued_sweep_runs_its_own_copys_code_and_finds_the_workspaces_files",
@@ -83,11 +83,11 @@ def changed(params, settings):
     """`params` after some `-S key=value`."""
     params = deepcopy(params)
     for key, value in settings:
-        *sections, last = key.split(".")
+        *sections, last = key.removeprefix("+").split(".")
         section = params
         for name in sections:
             section = section[name]
-        assert last in section, f"{key} is no key"
+        assert (last in section) != key.startswith("+"), f"{key} is no key, or one already"
         section[last] = yaml.safe_load(value)
     return params
 
@@ -102,7 +102,7 @@ def test_every_setting_in_a_command_is_allowed(document):
         words = shlex.split(line)
         settings = [word.split("=", 1) for option, word in pairwise(words) if option == "-S"]
         keys = [key for key, _ in settings]
-        for values in product(*([value] if value.startswith("[") else value.split(",") for _, value in settings)):
+        for values in product(*([value] if value[0] in "[{" else value.split(",") for _, value in settings)):
             Params.model_validate(changed(params, zip(keys, values, strict=True)))
 
 

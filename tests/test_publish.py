@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import pytest
 import test_reporting
 from made_up import SEEDS, SPEED, edit, rows, write
-from test_reporting import FIGURES, ROOT, without_facts
+from test_reporting import ROOT, SHOWN, without_facts
 
 from headtohead import cli, reporting
 from headtohead.records import DataError
@@ -142,7 +142,7 @@ def test_no_file_holds_a_text(published):
 
 def test_the_figures_are_linked_and_are_the_reports(published, params):
     links = [unquote(link) for link in re.findall(r"^!\[.+\]\((.*?)\)$", text(), re.MULTILINE)]
-    assert {Path(link).name for link in links} == FIGURES == {path.name for path in TARGET.iterdir()}
+    assert {Path(link).name for link in links} == SHOWN == {path.name for path in TARGET.iterdir()}
     reporting.build(params)
     for link in links:
         assert (TARGET.parent / link).read_bytes() == (Path("plots") / Path(link).name).read_bytes()
@@ -152,14 +152,14 @@ def test_twice_gives_the_same_bytes(published, params):
     before = written()
     again(params)
     assert written() == before
-    assert len(before) == len(FIGURES) + 2
+    assert len(before) == len(SHOWN) + 2
 
 
 def test_what_does_not_apply_goes_and_what_others_put_there_stays(published, params):
     without_facts(published)
     write(TARGET / "notes.svg", "mine")
     again(params)
-    assert {path.name for path in TARGET.iterdir()} == FIGURES - {"fact_recall.svg"} | {"notes.svg"}
+    assert {path.name for path in TARGET.iterdir()} == SHOWN - {"fact_recall.svg"} | {"notes.svg"}
     assert "act recall" not in text()
     assert not [name for system in ("lead3", "untrained") for name in record()[system] if "fact" in name]
 

@@ -3,18 +3,21 @@
 import csv
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from base64 import b64decode
+from dataclasses import replace
 from io import BytesIO
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from made_up import EVIL, LENGTH, SPEED, edit, make_efficiency, make_quality, make_run, make_sets, write
+from dvc.utils.hydra import apply_overrides
+from made_up import EVIL, LENGTH, SPEED, edit, make_efficiency, make_quality, make_run, make_sets, results, write
 from PIL import Image
 
 from headtohead import reporting
@@ -27,11 +30,14 @@ from headtohead.reporting.drawing import COLOURS, MARKERS
 from headtohead.reporting.examples import changes_marked, facts_marked, side_by_side
 from headtohead.reporting.page import escape, to_html
 from headtohead.reporting.results import read_results
+from headtohead.reporting.windows import curves
 
 ROOT = Path(__file__).parents[1]
 FIGURES = {f"{name}.svg" for name in (
     "differences", "quality_and_time", "quality", "inference_time", "training_time", "memory", "fact_recall",
-    "learning_curves", "time_by_length", "memory_by_length", "batch_sizes", "who_sees_whom", "quality_and_reach")}
+    "learning_curves", "time_by_length", "memory_by_length", "batch_sizes", "who_sees_whom", "quality_and_reach",
+    "window_width")}
+SHOWN = FIGURES - {"window_width.svg"}  # where one variant alone has a window
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +111,7 @@ def test_no_training_is_left_out(built):
 def test_the_page_stands_alone_and_obeys_no_article(built):
     page = (built / "report/report.html").read_text(encoding="utf-8")
     assert not re.search(r"""(src|href|url|@import)\s*[=(]?\s*["']?(https?:)?//""", page)
-    assert page.count("data:image/svg+xml;base64,") == len(FIGURES)
+    assert page.count("data:image/svg+xml;base64,") == len(SHOWN)
     assert "<script" not in page
     links = re.findall(r'<a href="(.)(.*?)"', page)
     assert len(links) == page.count("<a ") == page.count("<h2 ")
@@ -162,7 +168,8 @@ def test_the_figures_are_the_same_again(built, params):
 
 def test_dvc_plots_show_and_the_report_have_the_same_figures(built):
     listed = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["report"]["plots"]
-    assert sorted(re.findall(r"\(\.\./(plots/.*?)\)", report())) == sorted(next(iter(plot)) for plot in listed)
+    assert {next(iter(plot)) for plot in listed} == {f"plots/{name}" for name in FIGURES}
+    assert sorted(re.findall(r"\(\.\./plots/(.*?)\)", report())) == sorted(SHOWN)
 
 
 # What a colour (linear RGB) becomes to an eye without red or without green cones: Machado, Oliveira and Fernandes 2009,
@@ -489,3 +496,65 @@ def test_as_many_variants_as_can_be_compared_all_look_different(run, params):
         make_efficiency(run, name, SPEED.get(name, 3.5), 4.0)
     reporting.build(params)
     assert all((run / "plots" / name).exists() for name in FIGURES)
+
+
+# --- quality against the width of the window
+
+
+def near(window, layers=1, **rest):
+    """A window in all of `layers` layers but the last; in every layer if there is one."""
+    local = {"pattern": "window", "window": window}
+    tile = {"layers": [local] * (layers - 1) + [FULL]} if layers > 1 else local
+    return AttentionSpec(**{"kernel": "flash", **rest, **tile})
+
+
+def with_windows(params, variants, layers=4):
+    """A run of full attention and `variants`, of a model of so many layers."""
+    specs = {"standard": AttentionSpec(), **variants}
+    named = params.model_copy(update={"variants": {**params.variants, **specs}})
+    made = results(named, {name: np.full((3, 20), 0.5) for name in specs})
+    return replace(made, variants=[replace(variant, profile=variant.profile | {"layers": layers})
+                                   for variant in made.variants])
+
+
+def test_windows_that_differ_in_width_alone_make_a_curve_that_ends_in_full_attention(params):
+    every = {f"every{width}": near(width) for width in (64, 16, 32)}
+    most = {f"most{width}": near(width, layers=4) for width in (8, 16, 32, 64)}
+    alibi = {f"alibi{width}": near(width, positions="alibi") for width in (16, 32, 64)}
+    few = {f"rope{width}": near(width, positions="rope") for width in (16, 32)}
+    found = curves(with_windows(params, every | most | alibi | few))
+    assert [(curve.label, [(width, variant.name) for width, variant in curve.points]) for curve in found] == [
+        ("every layer", [(16, "every16"), (32, "every32"), (64, "every64")]),
+        ("3 of 4 layers", [(8, "most8"), (16, "most16"), (32, "most32"), (64, "most64")]),
+        ("every layer, alibi", [(16, "alibi16"), (32, "alibi32"), (64, "alibi64")])]
+    assert [curve.full and curve.full.name for curve in found] == ["standard", "standard", None]
+
+
+def test_of_two_layers_no_three_of_four_have_a_window(params):
+    [curve] = curves(with_windows(params, {"a": near(8), "b": near(16, layers=4), "c": near(32, layers=4),
+                                           "same": near(8, layers=4)}, layers=2))
+    assert (curve.label, [variant.name for _, variant in curve.points]) == ("every layer", ["a", "b", "c"])
+
+
+def test_the_report_has_the_curve_where_there_are_windows(run, params):
+    sets, windows = make_sets(run), {f"window{width}": near(width) for width in (16, 32)}
+    for name in windows:
+        make_quality(run, name, params.seeds, sets, 0.5)
+        make_efficiency(run, name, 3.5, 4.0)
+    reporting.build(params.model_copy(update={"also": list(windows), "variants": params.variants | windows}))
+    assert "Fact recall by the width of the window, with 95 % intervals" in report()
+    shown = words((run / "plots/window_width.svg").read_text(encoding="utf-8"))
+    assert [text for text in shown if text in ("16", "32", "64", "128", "all", "every layer")] == [
+        "16", "32", "64", "all", "every layer"]
+
+
+def test_the_command_that_sweeps_the_window_gives_both_curves(tmp_path):
+    text = (ROOT / "docs/attention.md").read_text(encoding="utf-8")
+    [command] = [block for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL) if "+variants" in block]
+    given = [value for option, value in pairwise(shlex.split(command.replace("\\\n", ""))) if option == "-S"]
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    apply_overrides(tmp_path / "params.yaml", given)  # as DVC does it
+    params = read_params(tmp_path / "params.yaml")
+    swept = with_windows(params, {name: params.variants[name] for name in params.compared}, params.chosen.model.layers)
+    assert [(curve.label, [width for width, _ in curve.points], curve.full.name) for curve in curves(swept)] == [
+        ("every layer", [16, 32, 64, 128], "standard"), ("3 of 4 layers", [16, 32, 64, 128], "standard")]

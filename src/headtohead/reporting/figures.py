@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from headtohead.attention.patterns import Window
 from headtohead.quality.measures import BLEU, ROUGE
-from headtohead.reporting import drawing, patterns, sweeps
+from headtohead.reporting import drawing, patterns, sweeps, windows
 from headtohead.reporting.claims import CONTROL, Claims
 from headtohead.reporting.drawing import COLOURS, DASHES, ERROR, GREY, MARKERS, OUTLINE, Ends, errors, legend
 from headtohead.reporting.results import Results, System, Variant
@@ -22,7 +22,7 @@ BASELINES = ("////", "")  # white bars, hatched and plain: no grey is unlike eve
 
 def draw_all(claims: Claims, folder: Path) -> None:
     """Write every figure into `folder`: always the same files, as `dvc.yaml` lists them."""
-    of_claims = (differences, quality_and_time, quality_and_reach)
+    of_claims = (differences, quality_and_time, quality_and_reach, window_width)
     of_results = (quality, inference_time, training_time, memory, who_sees_whom, time_by_length, memory_by_length,
                   batch_sizes, fact_recall, learning_curves)
     drawing.save({**{draw.__name__: partial(draw, claims) for draw in of_claims},
@@ -84,6 +84,33 @@ def quality_and_reach(claims: Claims) -> Figure:
         axes.set(xlabel=title, xlim=(0, 1.12 * max(values)))
     panels[0].set_ylabel(claims.primary)
     legend(figure, panels[0])
+    return figure
+
+
+def window_width(claims: Claims) -> Figure:
+    """The primary measure against the width of the window, full attention at the right end."""
+    figure, axes = drawing.one()
+    found, measure = windows.curves(claims.results), claims.results.primary
+    if not found:
+        return _empty(figure, axes, "No three variants differ in the width of their window alone.")
+    widths = sorted({width for curve in found for width, _ in curve.points})
+    for place, curve in enumerate(found):
+        at, variants = zip(*curve.points, *[(2 * widths[-1], curve.full)] * (curve.full is not None), strict=True)
+        values = [variant.details[measure] for variant in variants]
+        ends = [(variant.details[f"{measure}_low"], variant.details[f"{measure}_high"]) for variant in variants]
+        axes.errorbar(at, values, yerr=errors(values, ends), color=COLOURS[place], marker=MARKERS[place],
+                      linestyle=DASHES[place], label=curve.label)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks([*widths, 2 * widths[-1]], [*map(str, widths), "all"])
+    axes.minorticks_off()
+    axes.set(xlabel="keys that a window sees", ylabel=claims.primary)
+    legend(figure, axes)
+    return figure
+
+
+def _empty(figure: Figure, axes: Axes, why: str) -> Figure:
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, why, ha="center")
     return figure
 
 
@@ -169,9 +196,7 @@ def fact_recall(results: Results) -> Figure:
     """Fact recall by distance; a dotted line where a variant with a window can no longer see the fact directly."""
     figure, axes = drawing.one()
     if not results.has_facts:
-        axes.set_axis_off()
-        axes.text(0.5, 0.5, "No facts are known of these articles.", ha="center")
-        return figure
+        return _empty(figure, axes, "No facts are known of these articles.")
     groups = [group["distance"] for group in results.standard.details["fact_recall_by_distance"]]
     for place, variant in enumerate(results.variants):
         own = variant.details["fact_recall_by_distance"]

@@ -10,6 +10,7 @@ from headtohead.reporting.claims import Claims, judge
 from headtohead.reporting.comparison import all_trainings
 from headtohead.reporting.report import EFFICIENCY, TEMPLATE, contents
 from headtohead.reporting.results import System, Training, Variant, read_results
+from headtohead.reporting.windows import curves
 from headtohead.statistics import Comparison, Ratio
 
 SOURCES = ("src", "stages", "params.yaml", "dvc.yaml")  # what decides a run, besides its input
@@ -100,5 +101,6 @@ def _draw(claims: Claims, folder: Path) -> None:
     from headtohead.reporting import figures  # matplotlib, too
 
     figures.draw_all(claims, folder)
-    if not claims.results.has_facts:
-        (folder / "fact_recall.svg").unlink()  # it says only that there are none
+    for name, there in {"fact_recall": claims.results.has_facts, "window_width": curves(claims.results)}.items():
+        if not there:
+            (folder / f"{name}.svg").unlink()  # it says only that there are none

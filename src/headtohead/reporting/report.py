@@ -5,7 +5,7 @@ from typing import Any
 
 from headtohead.params import ENGLISH, Params
 from headtohead.paths import HEADLINE, PLOTS, REPORT
-from headtohead.reporting import breakdowns, comparison, endings, examples, provenance, study, sweeps, tables
+from headtohead.reporting import breakdowns, comparison, endings, examples, provenance, study, sweeps, tables, windows
 from headtohead.reporting.claims import CONTROL, Claims, judge
 from headtohead.reporting.recommendation import recommend, warnings
 from headtohead.reporting.results import Results, check_headline, read_results
@@ -93,5 +93,5 @@ def contents(claims: Claims) -> dict[str, Any]:
         "margin": margins.fact_recall if results.has_facts else margins.quality,
         "scored_as": "" if results.language == ENGLISH else f"; scored as language {results.language}",
         "breakdowns": breakdowns, "comparison": comparison, "examples": examples, "provenance": provenance,
-        "study": study, "sweeps": sweeps, "tables": tables,
+        "study": study, "sweeps": sweeps, "tables": tables, "windows": windows,
     }
