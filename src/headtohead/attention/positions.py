@@ -81,7 +81,8 @@ def rotate(x: Tensor, turns: Tensor) -> Tensor:
     Computed in float32. The product of a turned query and a turned key depends on their distance alone (Su et al. 2021,
     equation 16).
     """
-    if x.device.type == "cuda" and x.dim() == 4 and torch.is_inference_mode_enabled():
+    traced = torch.compiler.is_compiling() or (torch.is_grad_enabled() and x.requires_grad)
+    if x.device.type == "cuda" and x.dim() == 4 and not traced:
         from headtohead.kernels.rotary import rotate as in_one_pass  # Triton is there with CUDA alone
 
         return in_one_pass(x, turns)

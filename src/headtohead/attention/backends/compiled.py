@@ -12,16 +12,22 @@ from headtohead.attention.job import BackendError
 SHAPES = 64  # each takes seconds to compile; more than so many is a mistake, not a plan
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def run_compiled(function: Callable[..., Any], *given: Any) -> Any:
     """Call `function`, compiled for the shapes of what it is given.
 
-    Never as a part of a larger graph: without gradients, FlexAttention of PyTorch 2.11 computes garbage from queries
-    and keys that the same graph computes.
+    In training it becomes part of the block that is being compiled, which saves copies. Without gradients it never
+    does: FlexAttention of PyTorch 2.11 computes garbage from queries and keys that the same graph computes.
 
     Raises:
         BackendError: it has been compiled for too many shapes.
     """
+    if torch.compiler.is_compiling() and torch.is_grad_enabled():
+        return function(*given)
+    return _compiled_alone(function, *given)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _compiled_alone(function: Callable[..., Any], *given: Any) -> Any:
     try:
         with torch._dynamo.config.patch(recompile_limit=SHAPES):
             return _apart(function)(*given)
