@@ -127,7 +127,7 @@ def turned(x, angles):
 LAYOUTS = {"whole": (0, 300, None), "window": (0, 70, None), "leading": (5, 140, None), "block": (0, 133, 133)}
 
 
-def check_one_query(layout, dtype, dim, *, alibi, rotates, bias_of, splits):
+def check_one_query(layout, dtype, dim, *, alibi, rotates, bias_of, splits, grain=None):
     """Rows at their first token, at their cache's last slot, in its first round and far on."""
     first, slots, block = LAYOUTS[layout]
     positions = [0, slots - 1, slots // 3, *([] if layout == "whole" else [slots, 2 * slots + slots // 3])]
@@ -142,6 +142,9 @@ def check_one_query(layout, dtype, dim, *, alibi, rotates, bias_of, splits):
         bias[..., :slots // 2] = -torch.inf  # all that some programs read, but for new tokens
         for row, t in enumerate(positions):
             bias[row if bias_of[0] else 0, ..., slot_of(t, first, slots)] = 1.0
+    by_block = torch.rand(*2 * [max(positions) // grain + 1], generator=RANDOM) < 0.5 if grain else None
+    if grain:
+        by_block.fill_diagonal_(True)
     cache = torch.full((2, rows, heads, slots, dim), torch.nan, device=DEVICE, dtype=dtype)  # what is empty is not read
     after, expected = cache.clone(), torch.empty(rows, heads, dim, device=DEVICE)
     for row, t in enumerate(positions):
@@ -155,6 +158,8 @@ def check_one_query(layout, dtype, dim, *, alibi, rotates, bias_of, splits):
         for held, tensor in zip(after, tokens, strict=True):
             lay(held[row], tensor, first)
         seen = [j for j in range(t + 1) if (j // block == t // block if block else j < first or t - j < slots - first)]
+        if grain:
+            seen = [j for j in seen if by_block[t // grain, j // grain]]
         keys, values = tokens[:, :, seen].float()
         scores = (keys @ q.float()[:, :, None])[..., 0] * scale
         if slopes is not None:
@@ -163,7 +168,8 @@ def check_one_query(layout, dtype, dim, *, alibi, rotates, bias_of, splits):
             scores += bias.expand(rows, heads, 1, slots)[row, :, 0, [slot_of(j, first, slots) for j in seen]]
         expected[row] = (scores.softmax(-1)[:, None] @ values)[:, 0]
     out = attend_one(qkv.transpose(0, 1).flatten(1), *cache, torch.tensor(positions, device=DEVICE), first=first,
-                     block=block, slopes=slopes, bias=bias, rotary=angles, scale=scale, splits=splits)
+                     block=block, grain=grain or 1, seen_blocks=by_block.to(DEVICE, torch.uint8) if grain else None,
+                     slopes=slopes, bias=bias, rotary=angles, scale=scale, splits=splits)
     close(out, expected.flatten(1))
     last_digit = torch.finfo(dtype).eps if rotates else 0.0
     torch.testing.assert_close(cache, after, atol=last_digit, rtol=last_digit, equal_nan=True)
@@ -176,6 +182,13 @@ def check_one_query(layout, dtype, dim, *, alibi, rotates, bias_of, splits):
 @pytest.mark.parametrize("splits", [None, 3])
 def test_one_query(layout, alibi, rotates, bias_of, splits):
     check_one_query(layout, torch.float32, 16, alibi=alibi, rotates=rotates, bias_of=bias_of, splits=splits)
+
+
+@pytest.mark.parametrize("layout", ["whole", "window", "leading"])
+@pytest.mark.parametrize("grain", [1, 16, 40])
+@pytest.mark.parametrize("splits", [None, 3])
+def test_one_query_reads_the_blocks_that_are_seen(layout, grain, splits):
+    check_one_query(layout, torch.float32, 16, alibi=True, rotates=False, bias_of=None, splits=splits, grain=grain)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

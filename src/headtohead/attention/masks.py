@@ -23,6 +23,13 @@ def visible(spec: AttentionSpec, length: int, layer: int = 0) -> Tensor:
     return visible_at(spec.layer(layer).visibility, position[:, None], position[None, :])
 
 
+def seen_blocks(pattern: Pattern, length: int, device: torch.device) -> Tensor:
+    """Who sees whom of a pattern that has a grain, block by block: bool [blocks, blocks], own blocks among them."""
+    assert pattern.grain is not None
+    start = torch.arange(0, length, pattern.grain, device=device)
+    return visible_at(pattern, start[:, None], start[None, :])
+
+
 def dense_bias(spec: AttentionSpec, heads: int, queries: int, keys: int,
                left_padding: Tensor | None, device: torch.device) -> Tensor:
     """What to add to scaled scores of the last `queries` of `keys` positions, as in decoding with a cache.

@@ -17,7 +17,7 @@ from torch import Tensor
 from headtohead.attention import favor
 from headtohead.attention.backends import eager, flash_attn, flex, performer, reference, sdpa
 from headtohead.attention.job import BackendError, Capability, Job
-from headtohead.attention.masks import bias_at
+from headtohead.attention.masks import bias_at, seen_blocks
 from headtohead.attention.patterns import Form, Kept
 from headtohead.attention.plan import LIBRARIES
 from headtohead.attention.positions import rotate, rotations, slopes_on
@@ -177,16 +177,20 @@ class OneQuery(KeysValues):
         from headtohead.kernels.one_query import attend_one  # Triton is there with CUDA alone
 
         super().__init__(job, job.spec.visibility.keeps(length), layers, rows, length)
-        form = job.form
-        self._by_form = form is not None and form.parts <= KEPT_IS_SEEN
-        slopes = slopes_on(job.heads, job.device) if job.spec.positions == "alibi" and self._by_form else None
-        self._attend = partial(attend_one, first=self.first, block=form.block if form else None, slopes=slopes,
-                               rotary=self._turns, scale=job.scaling)
+        form, pattern = job.form, job.spec.visibility
+        by_form = form is not None and form.parts <= KEPT_IS_SEEN
+        blocks = None
+        if pattern.grain is not None and not by_form:
+            blocks = seen_blocks(pattern, length, job.device).to(torch.uint8)
+        self._biased = not by_form and blocks is None
+        slopes = slopes_on(job.heads, job.device) if job.spec.positions == "alibi" and not self._biased else None
+        self._attend = partial(attend_one, first=self.first, block=form.block if form else None, seen_blocks=blocks,
+                               grain=pattern.grain or 1, slopes=slopes, rotary=self._turns, scale=job.scaling)
         self._bias: Tensor | None = None
 
     def ready(self, position: Tensor) -> None:
         self._position = position
-        if not self._by_form:
+        if self._biased:
             self._bias = bias_at(self._job.spec, self._job.heads, position[:, None], self.positions(position))
 
     def step(self, layer: int, qkv: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ LEAST_SHARE = 128  # keys; a shorter share is not worth a program of its own
 
 
 def attend_one(qkv: Tensor, keys: Tensor, values: Tensor, position: Tensor, *, first: int = 0, block: int | None = None,
-               slopes: Tensor | None = None, bias: Tensor | None = None, rotary: Tensor | None = None, scale: float,
+               grain: int = 1, seen_blocks: Tensor | None = None, slopes: Tensor | None = None,
+               bias: Tensor | None = None, rotary: Tensor | None = None, scale: float,
                splits: int | None = None) -> Tensor:
     """Attention of one query a row over what its cache holds, which it extends by the row's key and value.
 
@@ -30,6 +31,8 @@ def attend_one(qkv: Tensor, keys: Tensor, values: Tensor, position: Tensor, *, f
         first: how many leading tokens are kept for ever.
         block: positions are cut into blocks of as many, and a query sees only those of its own: slots = block,
             first = 0, and what is left from the block before is hidden. None: all that is in the cache is seen.
+        seen_blocks: uint8 [blocks, blocks] on the device, 1 if queries of one block of `grain` positions see keys of
+            another; what is hidden is not read. None: all that is in the cache is seen.
         slopes: float32 [heads], ALiBi's: of scaled scores is taken slope times how many tokens back a key is.
         bias: float32 [rows or 1, heads or 1, 1, slots], added to scaled scores; -inf hides a slot. None hides none.
         rotary: float32 [positions, 2, head_dim / 2], cosine and sine of each position's angles (Su et al. 2021), by
@@ -46,10 +49,12 @@ def attend_one(qkv: Tensor, keys: Tensor, values: Tensor, position: Tensor, *, f
     size, warps = WHOLE if splits == 1 else SPLIT
     partial = torch.empty(rows * heads * splits * (dim + 2) if splits > 1 else 0, device=qkv.device)
     _attend_one[(rows * heads, splits)](
-        qkv, keys, values, position, *(qkv if given is None else given for given in (slopes, bias, rotary)), out,
-        partial, slots, first, ring_of(slots, first), scale, *_strides(bias), RESTARTS=block is not None,
-        ALIBI=slopes is not None, BIASED=bias is not None, ROTARY=rotary is not None, HEADS=heads, DIM=dim, BLOCK=size,
-        SPLITS=splits, num_warps=warps)
+        qkv, keys, values, position,
+        *(qkv if given is None else given for given in (seen_blocks, slopes, bias, rotary)), out, partial, slots, first,
+        ring_of(slots, first), grain, 0 if seen_blocks is None else len(seen_blocks), scale, *_strides(bias),
+        RESTARTS=block is not None, BY_BLOCK=seen_blocks is not None, ALIBI=slopes is not None,
+        BIASED=bias is not None, ROTARY=rotary is not None, HEADS=heads, DIM=dim, BLOCK=size, SPLITS=splits,
+        num_warps=warps)
     if splits > 1:
         _merge[(rows * heads,)](partial, out, DIM=dim, SPLITS=splits, BLOCK=triton.next_power_of_2(splits), num_warps=1)
     return out
@@ -71,10 +76,10 @@ def _splits(programs: int, slots: int, device: torch.device) -> int:
 
 
 @triton.jit
-def _attend_one(qkv_at, keys_at, values_at, position_at, slopes_at, bias_at, rotary_at, out_at, partial_at,
-                slots, first, ring, scale, bias_row, bias_head, RESTARTS: tl.constexpr, ALIBI: tl.constexpr,
-                BIASED: tl.constexpr, ROTARY: tl.constexpr, HEADS: tl.constexpr, DIM: tl.constexpr,
-                BLOCK: tl.constexpr, SPLITS: tl.constexpr):
+def _attend_one(qkv_at, keys_at, values_at, position_at, seen_at, slopes_at, bias_at, rotary_at, out_at, partial_at,
+                slots, first, ring, grain, blocks, scale, bias_row, bias_head, RESTARTS: tl.constexpr,
+                BY_BLOCK: tl.constexpr, ALIBI: tl.constexpr, BIASED: tl.constexpr, ROTARY: tl.constexpr,
+                HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK: tl.constexpr, SPLITS: tl.constexpr):
     which, split = tl.program_id(0).to(tl.int64), tl.program_id(1)
     row, head = which // HEADS, which % HEADS
     channel = tl.arange(0, DIM)
@@ -99,6 +104,9 @@ def _attend_one(qkv_at, keys_at, values_at, position_at, slopes_at, bias_at, rot
     for start in range(begin, end, BLOCK):
         slot = start + tl.arange(0, BLOCK)
         there = slot < end
+        at_position = position_in(slot, position, first, ring)
+        if BY_BLOCK:
+            there = there & (tl.load(seen_at + position // grain * blocks + at_position // grain, there, 0) != 0)
         if BIASED:  # what is hidden need not be read
             bias = tl.load(bias_at + slot, there, -float("inf"))
             there = there & (bias > -float("inf"))
@@ -109,7 +117,7 @@ def _attend_one(qkv_at, keys_at, values_at, position_at, slopes_at, bias_at, rot
         value = tl.where((slot == now)[:, None], new_value[None, :], value)
         score = tl.where(there, tl.sum(query[None, :] * key.to(tl.float32), 1), -float("inf"))
         if ALIBI:
-            score -= slope * (position - position_in(slot, position, first, ring))
+            score -= slope * (position - at_position)
         if BIASED:
             score += tl.where(there, bias, 0.0)
         top = tl.maximum(highest, tl.max(score, 0))

@@ -30,7 +30,7 @@ ALIGNED = 64  # matrix units want the vocabulary's size to be a multiple of it
 REGISTERED = "headtohead"  # the attention implementation's name in transformers' registries
 # What transformers calls the same function: GELU by tanh (Hendrycks, Gimpel 2016).
 TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate")
-COMPILATIONS = 64  # of one function: a shape or mode each; one more is an error
+COMPILATIONS = 64  # of one kind of layers: a shape or mode each; one more is an error
 
 
 class ModelError(RuntimeError):
@@ -286,9 +286,9 @@ def compile_for_training(model: GPT2) -> None:
     compiled for any number of positions; under autocast its logits never stand in memory as float32.
 
     Raises (when the model runs):
-        FailOnRecompileLimitHit: more than `COMPILATIONS` shapes; torch would go on uncompiled, after a warning.
+        FailOnRecompileLimitHit: more than `COMPILATIONS` shapes of a kind; torch would go on uncompiled with a warning.
     """
-    torch._dynamo.config.recompile_limit = COMPILATIONS
+    torch._dynamo.config.recompile_limit = COMPILATIONS * len(kinds_of(model.config))
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     for block in model.transformer.h:
         block.compile(dynamic=False)
