@@ -57,12 +57,11 @@ def build(job: Job, left_padding: Tensor | None) -> Regrouped:
 
 
 def _for_short(job: Job, groups: int) -> Any:
-    """Options of the kernels for sequences of `groups`: in tiles of 128 most of the work would be on nothing."""
-    if job.dtype == torch.float32 or job.head_dim > 128:
+    """Options of the kernels for sequences of `groups`: tiles of 128 over 32 are mostly empty. Measured on an H100."""
+    if groups > 32 or job.dtype == torch.float32 or job.head_dim > 128:
         return IEEE
-    backward = 32 if groups <= 32 else 64  # measured on an H100
-    tiles = {"BLOCK_M": 32, "BLOCK_N": 32} | dict.fromkeys(("BLOCK_M1", "BLOCK_N1", "BLOCK_M2", "BLOCK_N2"), backward)
-    return IEEE | tiles | {"num_warps": 4}
+    tiles = ("BLOCK_M", "BLOCK_N", "BLOCK_M1", "BLOCK_N1", "BLOCK_M2", "BLOCK_N2")
+    return IEEE | dict.fromkeys(tiles, 32) | {"num_warps": 4}
 
 
 class Earlier(Pattern, named=False):
