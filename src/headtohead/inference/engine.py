@@ -13,10 +13,11 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from headtohead.attention.decoding import choose_state, state_for
 from headtohead.attention.job import Job
 from headtohead.attention.plan import Plan, named, plan
 from headtohead.attention.spec import AttentionSpec
-from headtohead.attention.states import State, choose_state, state_for
+from headtohead.attention.states import State
 from headtohead.inference.graphs import Part, captured
 from headtohead.inference.network import Arithmetic, Network, Plain
 from headtohead.models.gpt2 import GPT2, features_of, kinds_of, layers_of
