@@ -42,4 +42,4 @@ if sys.argv[0] == "-m":  # it runs, and is not just imported
     sys.excepthook = explain
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     keep_in(ROOT)
-    hand_over(but=("stages.fingerprint", "stages.fetch_subset"))  # they import nothing heavy
+    hand_over(here=("stages.fingerprint", "stages.fetch_subset"))  # they import nothing heavy

@@ -89,7 +89,7 @@ def explain(kind: type[BaseException], error: BaseException, trace: TracebackTyp
     Raises:
         SystemExit: with code 130, as shells have it, if the user stopped the stage. Python makes any other 1.
     """
-    log = _keep("".join(traceback.format_exception(kind, error, trace)))
+    log = _log_traceback("".join(traceback.format_exception(kind, error, trace)))
     print(f"{_message(error)}\n({kind.__name__}; {log})", file=sys.stderr)
     if isinstance(error, KeyboardInterrupt):
         sys.exit(130)
@@ -103,7 +103,7 @@ def _message(error: BaseException) -> str:
     return str(error) or "an error without a message"
 
 
-def _keep(trace: str) -> str:
+def _log_traceback(trace: str) -> str:
     """Where the traceback is; a full disk must not hide the message."""
     log = LOGS / f"{_name().replace(' ', '-')}.log"
     try:

@@ -39,7 +39,7 @@ LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resou
 NUMBER = struct.Struct("i")
 
 
-def hand_over(but: tuple[str, ...] = ()) -> None:
+def hand_over(here: tuple[str, ...] = ()) -> None:
     """Let a fork of the server run this stage and exit as it does; return if the stage has to run here.
 
     Args:
@@ -48,7 +48,7 @@ def hand_over(but: tuple[str, ...] = ()) -> None:
     if sys.platform != "linux" or os.environ.get(SWITCH) in (OFF, FORK):
         return
     module = sys.orig_argv[sys.orig_argv.index("-m") + 1]
-    if module not in but and (server := _connect(_address())) is not None:
+    if module not in here and (server := _connect(_address())) is not None:
         _exit_as(_follow(server, module))
 
 
@@ -139,13 +139,13 @@ def _serve(address: str) -> dict[str, Any] | None:
             client, _ = listener.accept()
             if not (process := os.fork()):
                 listener.close()
-                return _keep(client)
+                return _supervise(client)
             keepers[os.pidfd_open(process)] = process
             client.close()
     return None
 
 
-def _keep(client: socket.socket) -> dict[str, Any]:
+def _supervise(client: socket.socket) -> dict[str, Any]:
     """Fork the stage, and tell its client how it ends. Returns in the fork alone. A stage ends with its client."""
     if not _is_ours(client):
         os._exit(0)

@@ -40,7 +40,7 @@ def measure_headline(model: "GPT2", prompt: Tensor, passes: Passes) -> None:
     """
     with _for_inference(model, passes) as ready:
         for engine, take in ((Engine(ready, graphs=False), passes.memory), (Engine(ready), passes.time)):
-            take(*_own(engine, prompt, passes.settings), make_room=engine.release)
+            take(*_headline_works(engine, prompt, passes.settings), make_room=engine.release)
             engine.release()
             passes.release()
 
@@ -67,7 +67,7 @@ def measure_sweep(model: "GPT2", prompt: Tensor, length: int, passes: Passes, tr
             passes.time(attention_alone(ready, other, engine.backend_for(other)))
             passes.release()
         passes.announce("the GPU's counters")
-        _, generation, _ = _own(engine, prompt[:, :length], settings)
+        _, generation, _ = _headline_works(engine, prompt[:, :length], settings)
         counters = if_room(lambda: _counters(generation, passes.device))
         engine.release()
         passes.announce("operations")
@@ -89,7 +89,7 @@ def _for_inference(model: "GPT2", passes: Passes) -> Iterator["GPT2"]:
         yield ready.eval()
 
 
-def _own(engine: Engine, prompt: Tensor, settings: params.Profile) -> list[Work]:
+def _headline_works(engine: Engine, prompt: Tensor, settings: params.Profile) -> list[Work]:
     """forward over the whole prompt; generation, and its first token alone, from a prompt that leaves room for it."""
     new_tokens, start = settings.new_tokens, prompt[:, :-settings.new_tokens]
     return [_forward(engine, prompt),

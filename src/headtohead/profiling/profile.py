@@ -11,9 +11,9 @@ from typing import Any
 
 from headtohead.params import Params
 from headtohead.profiling import fresh, machine
+from headtohead.profiling.cost import Cost, Peaks, Shape
 from headtohead.profiling.measurement import Measurement, Row
 from headtohead.profiling.pairs import MEMORY, Process, in_pairs, of_ours, side_by_side
-from headtohead.profiling.work import Cost, Peaks, Shape
 
 CONTROL = "standard"
 HEAVY = "headtohead.profiling.process"  # what the fresh processes run; the server that forks them imports it once

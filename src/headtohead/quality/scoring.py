@@ -31,7 +31,7 @@ def score(rows: Sequence[Row], facts: Sequence[Row], articles: Mapping[str, Mapp
             and their number. Rows of further test sets carry their name as "set"; "cut" may say how many tokens
             of the article the model could not be shown, "written_by" what computed its attention.
         facts: {"set", "id", "facts": [{"kind", "value", "distance"}]}; empty if the source knows none.
-        articles: by set and id, as `rows.read_articles` gives them: "references" are taken in place of a row's own,
+        articles: by set and id, as `reading.read_articles` gives them: "references" are taken in place of a row's own,
             and where facts are known, "article" tells copied values from made-up ones. May lack any.
         language: of the articles; one of `params.LANGUAGES`.
 

@@ -180,12 +180,12 @@ def _primary(results: Results, functions: Mapping[str, list[Variant]], control: 
     found = compare_all({name: _scores(measure, kernels) for name, kernels in functions.items()},
                         _scores(measure, control), margin) if functions else {}
     seeds = len(results.params.seeds)
-    return {name: Quality(comparison, margin, seeds, _bar(
+    return {name: Quality(comparison, margin, seeds, _barred(
         comparison, seeds, falling & {name, results.standard.name}, name, _words(functions[name]) / _words(control)))
         for name, comparison in found.items()}
 
 
-def _bar(comparison: Comparison, seeds: int, falling: set[str], name: str, length: float) -> str:
+def _barred(comparison: Comparison, seeds: int, falling: set[str], name: str, length: float) -> str:
     """Why nothing may be claimed of a function's quality; see `Quality`."""
     if seeds == 1:
         return "one seed"
@@ -199,7 +199,7 @@ def _bar(comparison: Comparison, seeds: int, falling: set[str], name: str, lengt
 def _secondary(measure: str, functions: Mapping[str, list[Variant]], control: list[Variant], margin: float,
                ) -> dict[str, Comparison]:
     """For their intervals alone; of these measures no verdict is told."""
-    return {name: _turned(compare(_better(measure, kernels), _better(measure, control), margin), measure)
+    return {name: _restored(compare(_better(measure, kernels), _better(measure, control), margin), measure)
             for name, kernels in functions.items()}
 
 
@@ -209,7 +209,7 @@ def _known(measure: str, variants: Iterable[Variant]) -> bool:
                for variant in variants for training in variant.trainings)
 
 
-def _turned(found: Comparison, measure: str) -> Comparison:
+def _restored(found: Comparison, measure: str) -> Comparison:
     """The difference as it is, where it was compared as its negative."""
     if measure not in LOWER_IS_BETTER:
         return found

@@ -18,12 +18,12 @@ def quality(claims: Claims) -> Table:
     others = [name for name in SHOWN if name != primary and name in claims.results.standard.quality]
     header = ["variant", claims.primary, "sd (seeds)", f"vs {CONTROL}", "verdict",
               *(LABELS[name] for name in others), "words"]
-    return Table(header, [[system.name, *_told(claims, system), *(_score(system, name) for name in others),
+    return Table(header, [[system.name, *_primary_cells(claims, system), *(_score(system, name) for name in others),
                            f"{system.details['summary_words']:.1f}"]
                           for system in (*claims.results.variants, *claims.results.baselines)])
 
 
-def _told(claims: Claims, system: System) -> list[str]:
+def _primary_cells(claims: Claims, system: System) -> list[str]:
     """The primary measure, its spread over seeds, the difference to full attention and the verdict."""
     score = give_or_take(system.details, claims.results.primary)
     if not isinstance(system, Variant):

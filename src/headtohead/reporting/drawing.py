@@ -69,7 +69,7 @@ def bare(axes: Axes) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def label_plainly(axes: Axes, places: Sequence[int]) -> None:
+def set_log_ticks(axes: Axes, places: Sequence[int]) -> None:
     """Numbers as people write them on logarithmic axes: measured places, but none that would run into another."""
     apart, shown = max(1.3, (places[-1] / places[0]) ** (1 / MOST_TICKS)), [places[0]]
     for place in places:

@@ -56,11 +56,11 @@ def roofline(results: Results) -> Table:
     rows = [[variant.name, timing["work"].replace("_", " "), str(timing["batch"]), f"{timing['length']:,}",
              short(timing["tflops"]), f"{timing['tflops_share']:.1%}",
              short(timing["gb_per_s"]), f"{timing['gb_per_s_share']:.1%}"]
-            for variant in results.variants for timing in _telling(variant, results.length)]
+            for variant in results.variants for timing in _shown_timings(variant, results.length)]
     return Table(header, rows, words=2)
 
 
-def _telling(variant: Variant, length: int) -> Iterator[dict[str, Any]]:
+def _shown_timings(variant: Variant, length: int) -> Iterator[dict[str, Any]]:
     """Forward and attention at the preset's own length and at the longest; generation; the largest training step."""
     for work in ("forward", "attention"):
         single = {timing["length"]: timing for timing in variant.timings(work) if timing["batch"] == 1}

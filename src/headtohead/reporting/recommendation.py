@@ -23,18 +23,18 @@ def recommend(claims: Claims) -> str:
     others = [variant for variant in claims.results.variants if variant is not standard]
     sound = [variant for variant in others if variant.name not in claims.below_lead]
     if fit := [variant for variant in sound if _qualifies(claims, variant)]:
-        return _take(claims, _foremost(claims, fit))
+        return _recommend(claims, _best(claims, fit))
     if standard.name in claims.below_lead:
-        return _nothing(claims)
+        return _no_recommendation(claims)
     tempting = [variant for variant in sound if _gains(claims, variant) or _better(claims, variant)]
     if not tempting:
         return "Keep standard: no variant is shown to be better, faster or smaller."
-    return _keep(claims, _foremost(claims, tempting))
+    return _keep_standard(claims, _best(claims, tempting))
 
 
 def _qualifies(claims: Claims, variant: Variant) -> bool:
-    """Better, or as good and cheaper; and shown to be dearer in nothing, beyond the margins."""
-    if _losses(claims, variant) or _open(claims, variant) or _lower_rouge(claims, variant):
+    """Better, or as good and cheaper; and shown to be unclear in nothing, beyond the margins."""
+    if _losses(claims, variant) or _open_costs(claims, variant) or _lower_rouge(claims, variant):
         return False
     quality = claims.quality.get(variant.name)
     as_good = quality is None or quality.standing == "equivalent"
@@ -45,7 +45,7 @@ def _better(claims: Claims, variant: Variant) -> bool:
     return variant.name in claims.quality and claims.quality[variant.name].standing == "better"
 
 
-def _foremost(claims: Claims, variants: list[Variant]) -> Variant:
+def _best(claims: Claims, variants: list[Variant]) -> Variant:
     """The highest if some are better, else the one of whose quality there is the least doubt; then the cheapest.
 
     What lies within a margin is level, and the next thing decides; last the order in which variants are compared.
@@ -87,7 +87,7 @@ def _losses(claims: Claims, variant: Variant) -> list[str]:
                       if costs[work].more)]
 
 
-def _open(claims: Claims, variant: Variant) -> list[str]:
+def _open_costs(claims: Claims, variant: Variant) -> list[str]:
     """Costs that may be higher than standard's by more than the margin, for all that is known."""
     costs = {work: claims.costs[variant.name][work] for work in LOSSES}
     return [COSTS[work] for work, cost in costs.items()
@@ -106,7 +106,7 @@ def _decides(claims: Claims) -> bool:
     return claims.results.primary == ROUGE1
 
 
-def _take(claims: Claims, variant: Variant) -> str:
+def _recommend(claims: Claims, variant: Variant) -> str:
     gains, quality = _gains(claims, variant), claims.quality.get(variant.name)
     difference = claims.shown(claims.results.primary, variant.name)
     if quality is None:
@@ -127,7 +127,7 @@ def _of_rouge(claims: Claims, variant: Variant) -> list[str]:
     return [f"ROUGE-1 is not inferior by {margin:g}" if rouge.low > -margin else "ROUGE-1 is not shown to be inferior"]
 
 
-def _keep(claims: Claims, variant: Variant) -> str:
+def _keep_standard(claims: Claims, variant: Variant) -> str:
     """The trade that the most tempting variant offers."""
     better = [f"{claims.primary} is {claims.shown(claims.results.primary, variant.name)}"] * _better(claims, variant)
     against = _losses(claims, variant) or [_doubt(claims, variant)]
@@ -137,8 +137,8 @@ def _keep(claims: Claims, variant: Variant) -> str:
 
 def _doubt(claims: Claims, variant: Variant) -> str:
     """Why a variant does not qualify that is not shown to be worse."""
-    if dearer := _open(claims, variant):
-        return f"whether its {joined(dearer)} costs more is open"
+    if unclear := _open_costs(claims, variant):
+        return f"whether its {joined(unclear)} costs more is open"
     rouge, quality = _lower_rouge(claims, variant), claims.quality[variant.name]
     if rouge and quality.standing != "undecided":
         return f"its ROUGE-1 {'is' if rouge.high < 0 else 'may be'} lower: {claims.shown(ROUGE1, variant.name)}"
@@ -153,7 +153,7 @@ def _in_words(gains: Iterable[Cost]) -> list[str]:
     return [GAINS[work].format(words) for work, words in evidence.items()]
 
 
-def _nothing(claims: Claims) -> str:
+def _no_recommendation(claims: Claims) -> str:
     results = claims.results
     lead = f"that of Lead-3, an article's first three sentences ({results.lead3.quality[results.primary]:.3f})"
     if len(claims.below_lead) == len(results.variants):

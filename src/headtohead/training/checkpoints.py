@@ -46,13 +46,13 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def forget_finished(but: Collection[Path]) -> None:
+def remove_finished(keep: Collection[Path]) -> None:
     """Remove the checkpoints of trainings that came to their end, except the folders in `but`.
 
     They stay until another training begins, for DVC may be killed or find the disk full before it has the model.
     """
     for folder in CHECKPOINTS.glob("*"):
-        if folder not in but and finished(folder):
+        if folder not in keep and finished(folder):
             shutil.rmtree(folder)
 
 

@@ -29,7 +29,7 @@ def prepare(model: GPT2, examples: list[Example], validation: list[Example], set
     trainer = FadingArticle(
         model, _arguments(settings, seed, checkpoints, device,
                           drop_last=compiled and len(examples) >= settings.batch_size,
-                          evaluated=_alike(len(validation), 4 * settings.batch_size) if compiled else None),
+                          evaluated=_even_batch_size(len(validation), 4 * settings.batch_size) if compiled else None),
         train_dataset=examples, eval_dataset=validation,
         data_collator=partial(_batch, filler=filler, article_weight=settings.article_weight, length=length),
         callbacks=callbacks)
@@ -44,7 +44,7 @@ def compiles(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def _alike(count: int, most: int) -> int:
+def _even_batch_size(count: int, most: int) -> int:
     """The size of batches that are as alike as can be, each at most `most`: every size is compiled for."""
     return math.ceil(count / math.ceil(count / most))
 

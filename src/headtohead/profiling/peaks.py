@@ -2,8 +2,8 @@
 
 import torch
 
+from headtohead.profiling.cost import Peaks
 from headtohead.profiling.timing import measure
-from headtohead.profiling.work import Peaks
 
 SIDE = {"cuda": 8192, "cpu": 1024}  # of the square matrices that are multiplied
 COPIED = {"cuda": 2**31, "cpu": 2**27}  # bytes of the tensor that is copied: far more than any cache holds
