@@ -1,4 +1,4 @@
-"""The report's figures. A variant looks alike in all of them."""
+"""The report's figures. A variant looks the same in all of them."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -17,7 +17,7 @@ from headtohead.reporting.drawing import COLOURS, DASHES, ERROR, GREY, MARKERS, 
 from headtohead.reporting.results import Results, System, Variant
 from headtohead.reporting.tables import LABELS
 
-BASELINES = ("////", "")  # white bars, hatched and plain: no grey is unlike every colour to every eye
+BASELINES = ("////", "")  # white bars, hatched and plain: any grey looks like some colour to some readers
 
 
 def draw_all(claims: Claims, folder: Path) -> None:
@@ -115,7 +115,7 @@ def _empty(figure: Figure, axes: Axes, why: str) -> Figure:
 
 
 def _separated(values: Sequence[float]) -> list[float]:
-    """Moved to the right or left where several are the same, or their marks would hide each other."""
+    """Equal values moved slightly apart, so that their marks do not hide each other."""
     step = 0.035 * max(values)
     return [value + step * (values[:place].count(value) - (values.count(value) - 1) / 2)
             for place, value in enumerate(values)]
