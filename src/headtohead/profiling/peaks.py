@@ -1,4 +1,4 @@
-"""What the device reaches at best, measured here: what a piece of work achieves is held against it."""
+"""The best that the device reaches, measured here, with which the achieved throughput is compared."""
 
 import torch
 
