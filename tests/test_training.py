@@ -139,7 +139,7 @@ def test_a_training_that_was_killed_ends_with_the_same_weights(tmp_path, monkeyp
     capsys.readouterr()
     assert same(undisturbed, run(tmp_path / "b"))
     said = capsys.readouterr().err
-    told = {None: "", 12: "has been done before"}.get(last, f"goes on from step {last} of 12")
+    told = {None: "", 12: "has been done before"}.get(last, f"resumes from step {last} of 12")
     assert told in said
     assert ("training" in said) is bool(told)
 

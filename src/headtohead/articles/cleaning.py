@@ -1,4 +1,4 @@
-"""Which rows are articles to train and test on: with text on both sides, and like none before."""
+"""Which rows are usable articles: those with an article and a summary that do not repeat an earlier row."""
 
 import re
 from collections import Counter, defaultdict
@@ -28,7 +28,7 @@ _ODD = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD
 
 @dataclass
 class Tally:
-    """What became of one input's rows. `dropped` counts them by reason; `used` went into a split."""
+    """What happened to one input's rows. `dropped` counts them by reason; `used` went into a split."""
 
     name: str
     read_as: str
@@ -47,7 +47,7 @@ class Tally:
 
 
 class Cleaner:
-    """Remembers every article it let through, over all inputs, so that no two splits share one.
+    """Remembers every article that it has kept, over all inputs, so that no two splits share one.
 
     Near duplicates begin with the same 150 letters and digits, or share 9 in 10 of their four-word sequences, as
     estimated from the 64 with the smallest hashes (Broder 1997, "On the resemblance and containment of documents").

@@ -1,4 +1,4 @@
-"""Which encoding a text file is in: UTF-8, UTF-16 or cp1252, told from its bytes, or the one that is named."""
+"""The encoding of a text file: the one that is named, or UTF-8, UTF-16 or cp1252, detected from its bytes."""
 
 import codecs
 from collections.abc import Iterable, Iterator
@@ -98,7 +98,7 @@ def _refuse(file: Path, encoding: str) -> str:
 
 
 def _check_accents(files: list[Path]) -> None:
-    """Nearly every file can be read as cp1252: look whether what comes out could be a text."""
+    """Nearly every file can be read as cp1252, so check whether the result could be a text."""
     strange, accents, shown = 0, 0, None
     for piece in pieces(_lines(files)):
         here, of = piece.strange()

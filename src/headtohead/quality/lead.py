@@ -36,7 +36,7 @@ def sentences(text: str, language: str = ENGLISH) -> list[str]:
 
 
 def lead3(article: str, language: str = ENGLISH) -> str:
-    """The first three sentences, one a line, as the reference summaries have them."""
+    """The first three sentences, one per line, as in the reference summaries."""
     return "\n".join(sentences(article, language)[:3])
 
 
