@@ -14,12 +14,12 @@ from headtohead.words import words
 
 REASONS = ("without text", "exact duplicates", "near duplicates", "summary longer than article")
 LEAD = 150  # letters and digits at the start of an article that two stories do not share by chance
-FIRST = re.compile(r"[^\W_]")  # letter or digit, wherever an article begins after rules and bullets
+FIRST = re.compile(r"[^\W_]")  # the letter or digit with which an article begins, after rules and bullets
 SHINGLE = 4  # words; in scripts without spaces letters
 SKETCH = 64  # smallest shingle hashes kept of each article
-LOOKUP = 4  # of these, by which similar articles are found
-SHARED = 2  # of those, which two near duplicates have in common: all but one pair in 250 do
-CROWD = 20  # articles with one such hash: more share a standing phrase, not a story
+LOOKUP = 4  # how many of these are used to find similar articles
+SHARED = 2  # how many of those two near duplicates share: all but one pair in 250 do
+CROWD = 20  # articles with one such hash: more than that share a standing phrase, not a story
 ALIKE = 0.9  # estimated share of common shingles from which two articles are near duplicates
 
 Hashes = NDArray[np.uint64]

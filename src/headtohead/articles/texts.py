@@ -17,7 +17,7 @@ class Texts:
     """Text files: an article, its summary, the next article and so on.
 
     Args:
-        encoding: Python's name of it; None finds it out, file by file.
+        encoding: Python's name for it; None detects it, file by file.
     """
 
     files: list[Path]
