@@ -1,4 +1,4 @@
-"""Check params.yaml whole, and write down what the machine, the input and the variants are; imports no torch."""
+"""Check all of params.yaml, and record the machine, the input and the variants; imports no torch."""
 
 import logging
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     params = read_params()
-    tell_of_layers_left_out(params)
+    warn_about_unused_layers(params)
     write_json(MACHINE, describe())
     for name, spec in params.variants.items():
         write_json(VARIANTS / f"{name}.json", {**spec.model_dump(), "sees": spec.digest()})
@@ -30,8 +30,8 @@ def main() -> None:
     write_json(PRETRAINED, {"pretrained": pretrained, "files": identity(model)})
 
 
-def tell_of_layers_left_out(params: Params) -> None:
-    """A model of fewer layers than a variant names takes the first ones, which may be another thing than was meant."""
+def warn_about_unused_layers(params: Params) -> None:
+    """Warn if the model has fewer layers than a variant names: it takes the first ones, which may not be intended."""
     depth = params.chosen.model.layers
     for name in params.compared:
         if depth and len(params.variants[name].layers) > depth:

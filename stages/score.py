@@ -7,7 +7,7 @@ from headtohead.inputs import run_identity
 from headtohead.params import BASELINES, read_params
 from headtohead.paths import FACTS, QUALITY, Run, details, metrics
 from headtohead.quality.language import choose
-from headtohead.quality.rows import read_articles, read_predictions
+from headtohead.quality.reading import read_articles, read_predictions
 from headtohead.quality.scoring import over_seeds, score
 from headtohead.records import Record, read_jsonl, write_json
 from headtohead.stage import run

@@ -18,7 +18,7 @@ from headtohead.stage import run, writing
 from headtohead.tokens.layout import Layout
 from headtohead.tokens.splits import digest, load_split, load_tokenizer
 from headtohead.tokens.tokenizer import separator_ids
-from headtohead.training.checkpoints import checkpoint_folder, finished, forget_finished
+from headtohead.training.checkpoints import checkpoint_folder, finished, remove_finished
 from headtohead.training.examples import make_examples
 from headtohead.training.run import train
 
@@ -31,7 +31,7 @@ def main(variant: str, seed: int) -> None:
         checkpoints[other] = folder(params, other, tokenizer)
         meanwhile = beside(partial(fit, params, other, tokenizer, checkpoints[other]))
 
-    forget_finished(but=checkpoints.values())
+    remove_finished(keep=checkpoints.values())
     with meanwhile:
         model, curves = fit(params, ours, tokenizer, checkpoints[ours])
 

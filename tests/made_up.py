@@ -11,7 +11,7 @@ from headtohead.articles.newswire import moved, newswire
 from headtohead.paths import FACTS, LENGTHS, MACHINE, SUBSET, Run, details, metrics
 from headtohead.quality.lead import lead3
 from headtohead.quality.measures import ROUGE
-from headtohead.quality.rows import read_articles
+from headtohead.quality.reading import read_articles
 from headtohead.quality.scoring import over_seeds, score
 from headtohead.reporting.results import Results, System, Training, Variant
 

@@ -43,7 +43,7 @@ def survives(clone: Clone, moment: float, expected: dict[str, bytes]) -> bool:
     except AssertionError as failure:
         print(f"the next run failed:\n{failure}", flush=True)
         return False
-    resumed = re.findall(r"training [\w-]+ goes on from step \d+", again)
+    resumed = re.findall(r"training [\w-]+ resumes from step \d+", again)
     found = contents(clone.path, *RESULTS)
     differing = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
     print(f"{', '.join(resumed) or 'nothing to resume'}; ran {', '.join(executed(again))}; "

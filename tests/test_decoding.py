@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from transformers import LogitsProcessor, LogitsProcessorList, NoRepeatNGramLogitsProcessor
 
 from headtohead.attention import AttentionSpec
+from headtohead.attention.decoding import choose_state
 from headtohead.attention.job import BackendError, Job
 from headtohead.attention.patterns import Kept
-from headtohead.attention.states import KeysValues, choose_state
+from headtohead.attention.states import KeysValues
 from headtohead.inference.engine import Engine, rounded
 from headtohead.inference.search import generate, without_repeats
 

@@ -196,7 +196,7 @@ def test_a_stop_while_libraries_are_imported_is_told_in_one_line(bare, signum):
     process.stdout.readline()
     process.send_signal(signum)
     message = said(process.wait(), process.stderr.read(), bare, code=130, log="train-flash-13")
-    assert message.splitlines()[0] == "train flash 13 was stopped; `dvc repro` goes on from here"
+    assert message.splitlines()[0] == "train flash 13 was stopped; `dvc repro` resumes from here"
 
 
 def test_a_training_that_is_stopped_goes_on(clone):
@@ -208,5 +208,5 @@ def test_a_training_that_is_stopped_goes_on(clone):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     message = said(process.wait(), process.stderr.read(), clone.path, code=130, log="train-flash-13")
-    assert "train flash 13 was stopped; `dvc repro` goes on from here" in message
+    assert "train flash 13 was stopped; `dvc repro` resumes from here" in message
     assert list(clone.path.glob(".checkpoints/flash-*/*/sealed.json"))

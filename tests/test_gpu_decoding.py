@@ -5,10 +5,10 @@ import torch
 from conftest import SOFTMAX, STUDY_VARIANTS, VARIANTS, random_ids, tiny
 from test_decoding import by_transformers, padded_prompts
 
+from headtohead.attention.decoding import STATES, state_for
 from headtohead.attention.job import Job
 from headtohead.attention.masks import bias_at
 from headtohead.attention.positions import rotate, rotations
-from headtohead.attention.states import STATES, state_for
 from headtohead.inference.engine import Engine
 from headtohead.inference.generation import write_summaries
 from headtohead.inference.search import generate

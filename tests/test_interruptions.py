@@ -33,7 +33,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(clone, variant, seed)
     sealed = [int(file.parent.name.split("-")[1]) for file in clone.path.glob(f".checkpoints/{variant}-*/*/{SEAL}")]
     again = clone.run("dvc", "repro", f"train@{variant}-13")
     assert executed(again) == ["fingerprint", f"train@{variant}-13"]
-    assert f"training {variant}-13 goes on from step {max(sealed)} of 400" in again
+    assert f"training {variant}-13 resumes from step {max(sealed)} of 400" in again
     results = contents(clone.path, f"models/{variant}", f"plots/training/{variant}")
 
     for folder in (".checkpoints", "models"):

@@ -26,7 +26,8 @@ from headtohead import params
 from headtohead.attention import AttentionSpec, visible
 from headtohead.inference.engine import Engine
 from headtohead.models.gpt2 import GPT2, from_scratch
-from headtohead.profiling import fresh, inference, machine, memory, nvml, peak, steps, timing
+from headtohead.profiling import fresh, inference, machine, memory, nvml, peaks, timing, training
+from headtohead.profiling.cost import pairs_of, shape_of
 from headtohead.profiling.kernel import captured
 from headtohead.profiling.measurement import Measurement, over_processes, read
 from headtohead.profiling.memory import peak_memory, process_peak_mb
@@ -35,9 +36,8 @@ from headtohead.profiling.pairs import MEMORY, TIMES, in_pairs, side_by_side
 from headtohead.profiling.passes import Passes, Work
 from headtohead.profiling.process import Subject, headline, sweep
 from headtohead.profiling.profile import arranged
-from headtohead.profiling.steps import Lesson
 from headtohead.profiling.timing import measure
-from headtohead.profiling.work import pairs_of, shape_of
+from headtohead.profiling.training import Lesson
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SETTINGS = params.Profile(new_tokens=4, lengths=[16, 48, 24], batch_sizes=[3, 1], train_batch_sizes=[2, 1], pairs=2,
@@ -358,8 +358,8 @@ def test_process_peak_is_this_process_alone():
 def small_peaks():
     """What a peak is measured on fills a large machine."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(peak.SIDE, "cpu", 64)
-        patch.setitem(peak.COPIED, "cpu", 2**16)
+        patch.setitem(peaks.SIDE, "cpu", 64)
+        patch.setitem(peaks.COPIED, "cpu", 2**16)
         yield
 
 
@@ -601,14 +601,14 @@ def test_bfloat16_is_weights_in_inference_and_autocast_in_training(tmp_path, eng
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_a_batch_of_training_without_room_is_a_row_and_no_crash(tmp_path, monkeypatch, batch):
-    original = steps.prepare
+    original = training.prepare
 
     def no_room(model, examples, validation, settings, **more):
         if settings.batch_size == batch:
             raise torch.OutOfMemoryError
         return original(model, examples, validation, settings, **more)
 
-    monkeypatch.setattr(steps, "prepare", no_room)
+    monkeypatch.setattr(training, "prepare", no_room)
     flat, details = run_profile(tiny(), tmp_path)
     assert (flat["train_step_ms"] is None) == (batch == 2)  # never a smaller batch's in its place
     assert (details["pairs"]["train_step"] is None) == (batch == 2)
@@ -767,10 +767,10 @@ def test_attention_alone_reads_three_tensors_and_writes_one():
 
 
 def test_a_peak_is_the_best_of_its_repeats(monkeypatch):
-    monkeypatch.setattr(peak, "measure", lambda work, device, **settings: [4.0, work() is None or 2.0, 3.0])
-    peaks = peak.measure_peaks(CPU, torch.float32)
-    assert peaks.tflops == pytest.approx(2 * 64**3 / 2e-3 / 1e12)
-    assert peaks.gb_per_s == pytest.approx(2 * 2**16 / 2e-3 / 1e9)
+    monkeypatch.setattr(peaks, "measure", lambda work, device, **settings: [4.0, work() is None or 2.0, 3.0])
+    found = peaks.measure_peaks(CPU, torch.float32)
+    assert found.tflops == pytest.approx(2 * 64**3 / 2e-3 / 1e12)
+    assert found.gb_per_s == pytest.approx(2 * 2**16 / 2e-3 / 1e9)
 
 
 # --- operations
@@ -973,14 +973,14 @@ def test_a_sweep_without_room_on_cuda_goes_on(tmp_path):
 
 @pytest.mark.gpu
 def test_out_of_memory_on_cuda_leaves_room_for_what_follows(tmp_path, monkeypatch):
-    original = steps.prepare
+    original = training.prepare
 
     def filling(model, examples, validation, settings, **more):
         if settings.batch_size == 1:
             megabytes(2**30, CUDA)
         return original(model, examples, validation, settings, **more)
 
-    monkeypatch.setattr(steps, "prepare", filling)
+    monkeypatch.setattr(training, "prepare", filling)
     _, details = run_profile(tiny(), tmp_path, CUDA)
     first, second = (row for row in details["timings"] if row["work"] == "train_step")
     assert first["out_of_memory"]

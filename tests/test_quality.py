@@ -15,7 +15,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from headtohead.quality import facts, lead
 from headtohead.quality.measures import BLEU, ROUGE, available, by_article, measure, over_trainings
 from headtohead.quality.metric import SummaryQuality
-from headtohead.quality.rows import read_articles, read_predictions
+from headtohead.quality.reading import read_articles, read_predictions
 from headtohead.quality.scoring import over_seeds, score
 
 SUMMARIES = ["Anna Berg opened the schools.\nIt has 120 pupils.", "Nobody came to Oslo.", ""]

@@ -342,7 +342,7 @@ def without_facts(run):
 def test_without_facts_or_further_sets_the_rest_is_there(run, params):
     without_facts(run)
     reporting.build(params)
-    assert "What decides is ROUGE-1." in report()
+    assert "The primary measure is ROUGE-1." in report()
     for gone in ("Fact recall", "facts stated", "Longer articles", "fact precision"):
         assert gone not in report()
     assert "Bold: words" in report()

@@ -88,7 +88,7 @@ def test_what_had_no_room_and_what_was_left_out_is_told(run, params):
     assert "| flash_alibi | forward ms | 1.00 | 4.00 | 9.00 |" in text
     assert "| flash | forward ms | 1.50 | 3.00 | - |" in text
     assert text.count("no room in memory (standard at 512)") == 2
-    assert "Left out, for learned positions end there: standard, flash and flash_sparse beyond 176 tokens." in text
+    assert "Left out, because learned positions end there: standard, flash and flash_sparse beyond 176 tokens." in text
 
 
 def test_a_point_without_room_is_a_cross(run, params):

@@ -22,7 +22,7 @@ from headtohead.models.batches import collate
 from headtohead.params import Generate, Train
 from headtohead.records import DataError
 from headtohead.tokens.layout import Layout
-from headtohead.training.checkpoints import checkpoint_folder, forget_finished, last_whole_checkpoint
+from headtohead.training.checkpoints import checkpoint_folder, last_whole_checkpoint, remove_finished
 from headtohead.training.examples import make_examples
 from headtohead.training.run import TrainingError, train
 
@@ -139,7 +139,7 @@ def test_a_training_that_was_killed_ends_with_the_same_weights(tmp_path, monkeyp
     capsys.readouterr()
     assert same(undisturbed, run(tmp_path / "b"))
     said = capsys.readouterr().err
-    told = {None: "", 12: "has been done before"}.get(last, f"goes on from step {last} of 12")
+    told = {None: "", 12: "has been done before"}.get(last, f"resumes from step {last} of 12")
     assert told in said
     assert ("training" in said) is bool(told)
 
@@ -257,7 +257,7 @@ def test_checkpoints_stay_until_the_next_training_begins(tmp_path, monkeypatch):
     for name in ("last", "this"):
         run(tmp_path / name)
     killed(tmp_path / "interrupted", monkeypatch)
-    forget_finished(but=[tmp_path / "this"])
+    remove_finished(keep=[tmp_path / "this"])
     assert {folder.name for folder in tmp_path.iterdir()} == {"this", "interrupted"}
 
 
@@ -455,7 +455,7 @@ from headtohead.attention import AttentionSpec
 from headtohead.models.gpt2 import from_scratch
 from headtohead.params import Model, Profile
 from headtohead.profiling.passes import Passes
-from headtohead.profiling.steps import Lesson, measure_training
+from headtohead.profiling.training import Lesson, measure_training
 from headtohead.stage import run
 
 def main():

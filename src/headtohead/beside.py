@@ -1,4 +1,4 @@
-"""Work that does not fill the cores, beside other such work: in a fork of this process."""
+"""Run work in a fork of this process, beside other work that does not fill the cores."""
 
 import ctypes
 import multiprocessing
@@ -15,12 +15,12 @@ T = TypeVar("T")
 
 @contextmanager
 def beside(work: Callable[[], object]) -> Iterator[Any]:
-    """Do `work` in a fork of this process meanwhile, and wait for its end; not if the body fails.
+    """Run `work` in a fork of this process beside the body, and wait for it; if the body fails, stop it.
 
-    Nothing is heard of it. To be called before PyTorch has computed anything: a fork has no OpenMP threads.
+    Its output is discarded. Call this before PyTorch has computed anything: a fork has no OpenMP threads.
 
     Yields:
-        The process; after the body its `exitcode` tells whether the work was done.
+        The process; after the body, its `exitcode` says whether the work succeeded.
     """
     process = multiprocessing.get_context("fork").Process(target=_silently, args=(work,), daemon=True)
     process.start()
@@ -33,7 +33,7 @@ def beside(work: Callable[[], object]) -> Iterator[Any]:
 
 
 def halved(work: Callable[[T], object], items: Sequence[T]) -> None:
-    """Do `work` with each of `items`, with every second one in a fork. What fails there is done and told here."""
+    """Do `work` with each of `items`, every second one in a fork. If that fails, its items are done here instead."""
     rest = items[1::2]
     with beside(lambda: [work(item) for item in rest]) as other:
         for item in items[::2]:

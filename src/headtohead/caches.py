@@ -1,6 +1,6 @@
-"""Where libraries keep what they make to be quicker the next time: in the repository, not in the user's home.
+"""Where libraries keep their caches: in the repository, not in the user's home.
 
-Imports the standard library alone, and runs before any library is imported.
+Imports only the standard library, and runs before any other library is imported.
 """
 
 import os
@@ -13,10 +13,10 @@ FOLDERS = {"MPLCONFIGDIR": "matplotlib", "TORCHINDUCTOR_CACHE_DIR": "inductor", 
 
 
 def keep_in(repository: Path) -> None:
-    """Tell libraries by the environment, where it does not say otherwise, to use .cache/ of this repository.
+    """Point libraries to .cache/ in this repository by environment variables, unless these are already set.
 
-    Queued experiments share that of the workspace. What the hub's libraries download is shared by all of a user's
-    projects and stays in the home folder, if one can write there.
+    Queued experiments share the workspace's. Downloads from the hub are shared by all of a user's projects and stay in
+    the home folder, if it can be written to.
     """
     cache = resolve(".cache", repository)
     for variable, folder in FOLDERS.items():
@@ -26,10 +26,10 @@ def keep_in(repository: Path) -> None:
 
 
 def _can_write(folder: str) -> bool:
-    """Whether there is such a folder to write in, or it can be made."""
+    """Whether the folder can be written to, or created."""
     try:
         path = Path(folder).expanduser()
-    except RuntimeError:  # who the user is is not known
+    except RuntimeError:  # the user is not known
         return False
     there = next(parent for parent in (path, *path.parents) if os.path.exists(parent))
     return os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK)

@@ -1,4 +1,4 @@
-"""Where a run's inputs lie, and what identifies them; opens no table, so that `fingerprint` stays quick."""
+"""Where a run's inputs are, and what identifies them; opens no table, so that `fingerprint` stays quick."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ PATIENCE = 5.0  # seconds to wait for the hub's first answer
 
 
 def resolve(path: str, here: Path | None = None) -> Path:
-    """An input path, relative to the workspace: for an experiment in a copy of it, the one that was copied.
+    """An input path, relative to the workspace; in an experiment's copy of it, relative to the original workspace.
 
-    DVC clones the git repository into PROJECT/.dvc/tmp/exps, whether it is the project, within it or around it.
+    DVC clones the git repository into PROJECT/.dvc/tmp/exps, whether that is the project, within it or around it.
     """
     here = here or Path.cwd()
     clone = _git_root(here)
@@ -38,7 +38,7 @@ def pretrained_source(pretrained: str) -> str:
     """The folder of a pretrained model: one in the workspace, else the hub's NAME or NAME@REVISION, downloaded once.
 
     Raises:
-        DataError: no such folder, and the hub does not have it or does not answer; or it has no tokenizer.
+        DataError: there is no such folder, and the hub does not have it or does not answer; or it has no tokenizer.
     """
     folder = resolve(pretrained)
     if folder.is_dir():
@@ -62,13 +62,13 @@ def settings_folder(pretrained: str) -> Path | None:
 
 
 def _from_hub(pretrained: str, files: Sequence[str]) -> str:
-    """The folder of a model from the hub, downloaded now or, if the hub does not answer, before."""
+    """The folder of a model from the hub: downloaded now, or an earlier download if the hub does not answer."""
     from huggingface_hub import HfApi, snapshot_download
     name, _, at = pretrained.partition("@")
     revision = at or None
     fetch = partial(snapshot_download, name, revision=revision, allow_patterns=list(files))
     try:
-        there = HfApi().model_info(name, revision=revision, timeout=PATIENCE).siblings  # a download waits without end
+        there = HfApi().model_info(name, revision=revision, timeout=PATIENCE).siblings  # a download would wait forever
     except hub_errors():
         with suppress(OSError):
             return fetch(local_files_only=True)
@@ -86,13 +86,13 @@ def hub_errors() -> tuple[type[Exception], ...]:
 
 
 def in_one_line(error: Exception) -> str:
-    """What an error of the hub's libraries says first, but for a bare status line, which tells nothing."""
+    """The first line of an error from the hub's libraries, except a bare status line, which says nothing."""
     lines = (line for line in str(error).splitlines() if line.strip() and "Client Error." not in line)
     return next(lines, type(error).__name__)
 
 
 def _with_tokenizer(folder: Path) -> Path:
-    """The folder itself, where it can hold a tokenizer; transformers would make an empty one of no files."""
+    """The folder itself, if it has a tokenizer's files; without any, transformers would make an empty tokenizer."""
     if not any(all(any(folder.glob(name)) for name in names) for names in VOCABULARIES):
         raise DataError(f"{folder} has no tokenizer: none of {', '.join(map(' with '.join, VOCABULARIES))}; put the "
                         "files of the tokenizer that the model was trained with beside it")
@@ -100,7 +100,7 @@ def _with_tokenizer(folder: Path) -> Path:
 
 
 def pretrained_files(pretrained: str) -> dict[str, Path]:
-    """The files of a pretrained model's local folder by name; none of a model on the hub.
+    """The files of a pretrained model's local folder by name; empty for a model on the hub.
 
     Raises:
         DataError: the folder has no tokenizer.
@@ -112,13 +112,13 @@ def pretrained_files(pretrained: str) -> dict[str, Path]:
 
 
 def identity(files: dict[str, Path]) -> dict[str, dict[str, str | int]]:
-    """Name, size and SHA-256 of each file: the same wherever the files lie."""
+    """Name, size and SHA-256 of each file, independent of where the files are."""
     return {key: {"name": file.name, "bytes": file.stat().st_size, "sha256": _sha256(file)}
             for key, file in files.items()}
 
 
 def run_identity(preset: str) -> dict[str, str]:
-    """What results of one run have in common: its preset, and its test articles."""
+    """What all results of a run share: its preset and its test articles."""
     return {"preset": preset, "data": _sha256(SUBSET / "test.jsonl")}
 
 

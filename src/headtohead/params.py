@@ -51,7 +51,7 @@ class ParamsError(ValueError):
 
 
 class Section(BaseModel):
-    """A part of params.yaml. What its validators say begins with the key that it is about."""
+    """A part of params.yaml. The messages of its validators begin with the key that they are about."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -278,7 +278,7 @@ class Params(Section):
 
 STUDY = ("standard", "flash", "flash_alibi", "flash_sparse")
 
-# How much of what is wrong a message shows: problems, and characters of each and of a value in it.
+# How much a message shows: the number of problems, and the characters of each.
 SHOWN, LONGEST = 20, 500
 BRIEF = reprlib.Repr()
 BRIEF.maxlevel, BRIEF.maxstring, BRIEF.maxother = 1, 60, 60
@@ -300,7 +300,7 @@ def read_params(path: Path = PATH) -> Params:
 
 
 class _Constructor(SafeConstructor):
-    """Makes of YAML what DVC makes of it; a number or date that cannot be made is an error with a line, too."""
+    """Reads YAML as DVC does; a number or date that cannot be read is an error with its line, too."""
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         try:
@@ -314,7 +314,7 @@ class _Constructor(SafeConstructor):
 
 
 def _read(path: Path) -> Any:
-    """What the file holds, read as DVC reads it: in YAML 1.1, which most others read, 5e-3 is no number."""
+    """The file's content, read as DVC reads it: in YAML 1.1, which most libraries read, 5e-3 is not a number."""
     yaml = YAML(typ="safe", pure=True)
     yaml.Constructor = _Constructor
     text = _text(path)
@@ -341,7 +341,7 @@ def _text(path: Path) -> str:
 
 
 def _explain(problem: ErrorDetails) -> str:
-    """What is wrong with which key, and for an unknown key those that exist."""
+    """What is wrong with which key; for an unknown key, which keys exist."""
     key = ".".join(_short(part) for part in problem["loc"] if part != "[key]")
     what, given = problem["msg"].split(" or instance of ")[0], problem["input"]
     if problem["type"] == "value_error":  # from a section's validator
@@ -356,7 +356,7 @@ def _explain(problem: ErrorDetails) -> str:
 
 
 def _alternatives(location: tuple[str | int, ...]) -> str:
-    """The keys that may stand where the last one of `location` does, and the nearest of them."""
+    """The keys that are allowed in place of the last one of `location`, and the most similar of them."""
     *within, key = map(str, location)
     sections = {section.__name__.lower(): section for section in Section.__subclasses__()}
     section = Params if not within else Preset if len(within) == 2 else sections[within[-1]]  # presets.NAME
@@ -370,6 +370,6 @@ def _short(key: str | int) -> str:
 
 
 def _line(text: str) -> str:
-    """A message without control characters, and cut where it is very long."""
+    """A message without control characters, cut if it is very long."""
     line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text[:LONGEST])
     return line + "…" * (len(text) > LONGEST)

@@ -1,4 +1,4 @@
-"""Where a run's files lie, relative to the repository."""
+"""Where a run's files are, relative to the repository."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Progress bars for people; where there is no terminal, a line with the rate at the end of work that has one."""
+"""Progress bars in a terminal; elsewhere, one line with the rate at the end, where a rate makes sense."""
 
 import time
 
@@ -22,7 +22,7 @@ if not console.is_terminal:
 
 
 def print_table(rows: list[dict[str, str | int]]) -> None:
-    """Rows of one shape as a table, words to the left and numbers to the right."""
+    """Rows with the same keys as a table, words aligned left and numbers right."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title, value in rows[0].items():
         table.add_column(title, justify="left" if isinstance(value, str) else "right")
@@ -32,17 +32,17 @@ def print_table(rows: list[dict[str, str | int]]) -> None:
 
 
 class Rate(ProgressColumn):
-    """How many a second."""
+    """How many per second."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.finished_speed or task.speed or 0:,.1f}/s")
 
 
 class Bar:
-    """One progress bar over `total` pieces of work (None: it shows when it ends), of which `done` are done already.
+    """A progress bar over `total` pieces of work (None: not known in advance), of which `done` are already done.
 
     Args:
-        thread: whether it redraws itself all the time; without one, as a process that forks needs it, at each note.
+        thread: whether a thread redraws it continuously; a process that forks must not have one, and redraws at notes.
     """
 
     def __init__(self, title: str, total: int | None, done: int = 0, thread: bool = True) -> None:
@@ -64,10 +64,10 @@ class Bar:
         self._progress.update(self._task, note=text, refresh=not self._thread)
 
     def tell_rate(self, what: str) -> None:
-        """One line that stays: how many were done, in what time, and how many a second."""
+        """Print one line: how many were done, in what time, and how many per second."""
         seconds = time.monotonic() - self._started
         count = int(self._progress.tasks[0].completed) - self._before
-        console.print(f"{self._title}: {count:,} {what} in {seconds:,.1f} s, {count / seconds:,.0f} a second")
+        console.print(f"{self._title}: {count:,} {what} in {seconds:,.1f} s, {count / seconds:,.0f} per second")
 
     def close(self) -> None:
         self._progress.stop()

@@ -16,7 +16,7 @@ def read_jsonl(path: Path) -> Iterator[Record]:
     """The objects of a JSON Lines file, one by one.
 
     Raises:
-        DataError: the file is missing, or a line is no JSON object; the message names file and line.
+        DataError: the file is missing, or a line is not JSON; the message names file and line.
     """
     if not path.exists():
         raise DataError(f"{path} is missing; `dvc repro` makes it")
@@ -37,7 +37,7 @@ def count_rows(path: Path) -> int:
 
 
 def write_jsonl(path: Path, rows: Iterable[Record]) -> int:
-    """Write objects as JSON Lines, making the folder; for none at all a blank line, as DVC warns of empty files.
+    """Write objects as JSON Lines, creating the folder; without any, a blank line, because DVC warns about empty files.
 
     Returns:
         How many there were.
@@ -54,6 +54,6 @@ def write_jsonl(path: Path, rows: Iterable[Record]) -> int:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write one JSON document, making the folder."""
+    """Write one JSON document, creating the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,6 +1,6 @@
-"""How a stage runs: arguments, detail on request, and one clear message however it ends.
+"""How a stage runs: arguments, details on request, and one clear message however it ends.
 
-Imports the standard library alone: it has to say so when another library is missing.
+Imports only the standard library, because it has to report when another library is missing.
 """
 
 import argparse
@@ -28,13 +28,13 @@ class StageError(RuntimeError):
 
 
 def run(main: Callable[..., None], memory: str = "the model's size or the number of articles") -> None:
-    """Call a stage's `main` with what it takes from the command line: a variant's name, a training's seed.
+    """Call a stage's `main` with its arguments from the command line: a variant's name, a training's seed.
 
     Args:
-        memory: what to lower where memory does not suffice.
+        memory: what to lower if memory runs out.
 
     Raises:
-        StageError: memory or disk did not suffice. This and every other error becomes one message by `explain`.
+        StageError: out of memory or disk space. `explain` turns this and every other error into one message.
     """
     parser = argparse.ArgumentParser(prog=f"python -m stages.{Path(sys.argv[0]).stem}",
                                      description=sys.modules["__main__"].__doc__)
@@ -55,10 +55,10 @@ def run(main: Callable[..., None], memory: str = "the model's size or the number
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed for the next tensor, and not return it to the system at once.
+    """Let glibc keep freed memory for the next tensor instead of returning it to the system at once.
 
-    On a CPU a training step asks again for what the one before freed. To get it back page by page took up to a third
-    of its time, now more, now less.
+    On a CPU each training step asks again for the memory that the last one freed. Getting it back page by page took a
+    varying share of a step's time, up to a third.
     """
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         for parameter, size in MALLOPT.items():
@@ -67,7 +67,7 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def writing(what: Path) -> Iterator[None]:
-    """Where `what` is written.
+    """A context in which `what` is written.
 
     Raises:
         StageError: the disk is full.
@@ -80,16 +80,16 @@ def writing(what: Path) -> Iterator[None]:
         there = next(path for path in (what, *what.parents) if path.exists())
         raise StageError(f"{getattr(error, 'filename', None) or what} cannot be written: the disk is full, "
                          f"{shutil.disk_usage(there).free / 2**20:,.1f} MB are free; free space and run `dvc repro` "
-                         "again, which goes on from here") from error
+                         "again, which resumes from here") from error
 
 
 def explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Python's `sys.excepthook` in a stage: says in one message what ended it; the traceback goes to a log.
+    """Python's `sys.excepthook` in a stage: one message says what ended it; the traceback goes to a log.
 
     Raises:
-        SystemExit: with code 130, as shells have it, if the user stopped the stage. Python makes any other 1.
+        SystemExit: with code 130, as in shells, if the user stopped the stage. Otherwise Python exits with code 1.
     """
-    log = _keep("".join(traceback.format_exception(kind, error, trace)))
+    log = _log_traceback("".join(traceback.format_exception(kind, error, trace)))
     print(f"{_message(error)}\n({kind.__name__}; {log})", file=sys.stderr)
     if isinstance(error, KeyboardInterrupt):
         sys.exit(130)
@@ -97,14 +97,14 @@ def explain(kind: type[BaseException], error: BaseException, trace: TracebackTyp
 
 def _message(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
-        return f"{_name()} was stopped; `dvc repro` goes on from here"
+        return f"{_name()} was stopped; `dvc repro` resumes from here"
     if isinstance(error, ImportError):
         return f"a library is missing or broken: {error}; set the environment up again: rm -r .venv; make setup"
     return str(error) or "an error without a message"
 
 
-def _keep(trace: str) -> str:
-    """Where the traceback is; a full disk must not hide the message."""
+def _log_traceback(trace: str) -> str:
+    """Write the traceback to a log and say where it is; a full disk must not hide the message."""
     log = LOGS / f"{_name().replace(' ', '-')}.log"
     try:
         log.parent.mkdir(exist_ok=True)
@@ -125,7 +125,7 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def _disk_full(error: Exception) -> bool:
-    """Whether Python, or a library that tells by its text alone, found no room."""
+    """Whether the disk is full, as Python says it or a library that reports it only in its message."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     return bool(NO_SPACE.search(str(error)))

@@ -1,8 +1,8 @@
-"""Where a difference between trained models becomes a claim, and nowhere else.
+"""The only place where a difference between trained models becomes a claim.
 
 The unit is a training: a function (what a variant computes) and a seed. Articles are crossed with trainings, and both
-are samples: another seed gives another model, another day gives other articles. An interval that covers the articles
-alone takes the luck of one training for a property of its attention.
+are samples: another seed gives another model, another day gives other articles. An interval over articles alone
+mistakes the luck of one training for a property of its attention.
 """
 
 from bisect import bisect_left
@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtr, stdtrit  # Student's t
 
 ALPHA = 0.05
-MOST = 1000  # trainings that anyone might do
+MOST = 1000  # trainings that anyone would run
 
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
 
@@ -29,10 +29,10 @@ class Comparison:
     Args:
         difference: ours minus the control's.
         low, high: its 95 % interval, over trainings and articles; infinite if either was trained once.
-        p: of no difference, two-sided; from `compare_all` adjusted for the number of functions compared.
-        within: whether the difference lies within the margin on either side (two one-sided tests at 0.05 each).
-        trainings: of each function with which the interval would reach no further than the margin on either side, were
-            the spread as it is; None if the articles alone make it wider, or if there is no spread to go by.
+        p: two-sided, for no difference; from `compare_all` adjusted for the number of functions compared.
+        within: whether the difference is within the margin on both sides (two one-sided tests at 0.05 each).
+        trainings: how many of each function would bring the interval within the margin on both sides, with the same
+            spread; None if the articles alone make it wider, or if the spread is not known.
     """
 
     difference: float
@@ -59,12 +59,12 @@ def compare(ours: ArrayLike, control: ArrayLike, margin: float = 0.01) -> Compar
     (Schuirmann 1987).
 
     Args:
-        ours, control: [trainings, articles] of one measure, of which more is better; the same articles in the same
-            order. Kernels of one function are no trainings of their own: average them for each seed first.
+        ours, control: [trainings, articles] of one measure, higher being better; the same articles in the same order.
+            Kernels of one function are not separate trainings: average them for each seed first.
         margin: the smallest difference of interest, in the measure's own unit.
 
     Raises:
-        ValueError: the shapes do not fit, a score is no finite number, or the margin is not positive.
+        ValueError: the shapes do not match, a score is not a finite number, or the margin is not positive.
     """
     a, b = _scores(ours, "ours"), _scores(control, "control")
     if a.shape[1] != b.shape[1]:
@@ -130,7 +130,7 @@ def _half(error: float, freedom: float, alpha: float = ALPHA) -> float:
 
 
 def _trainings(spreads: list[float], by_article: tuple[float, int], margin: float) -> int | None:
-    """See `Comparison`; by bisection, for more trainings never widen the interval."""
+    """See `Comparison`; by bisection, because more trainings never widen the interval."""
     def reach(count: int) -> float:
         return _half(*_error([*((spread / count, count - 1) for spread in spreads), by_article]))
 
@@ -202,9 +202,9 @@ def ratio(pairs: Sequence[tuple[float, float]], margin: float) -> Ratio:
     1 / (1 + margin) to 1 + margin (two one-sided tests). Else "less" or "more": the 95 % interval excludes 1, and the
     value lies beyond the margin. Else "undecided", and "scattered" if half the interval is larger than the margin.
 
-    It promises, if log ratios scatter normally and pairs are independent: of two that cost the same, a difference is
-    claimed in at most 5 % of tries, however much the pairs scatter; of two that differ by the margin or more,
-    equivalence is claimed in at most 5 %.
+    If log ratios are normally distributed and pairs are independent, two that cost the same are claimed to differ in
+    at most 5 % of tries, however much the pairs scatter, and two that differ by the margin or more are claimed to be
+    equivalent in at most 5 %.
 
     Args:
         pairs: (ours, control) of each, in one unit, all positive.

@@ -1,11 +1,11 @@
 """Stages without the wait for imports: one process imports the libraries, and each stage is a fork of it.
 
-To import torch, transformers and datasets takes longer than many a stage works on a small model, and a run has dozens
-of stages. The first stage starts a server, which imports and then waits; each stage hands its arguments, environment
-and standard streams over, and ends as its fork ends. None of our own code is imported before the fork, so an edit
-counts at once. The server ends when it has had nothing to do for `IDLE` seconds.
+Importing torch, transformers and datasets takes longer than many stages need for a small model, and a run has dozens of
+stages. The first stage starts a server, which imports the libraries and then waits. Each stage hands over its
+arguments, environment and standard streams, and exits as its fork does. None of our own code is imported before the
+fork, so an edit takes effect at once. The server exits after `IDLE` seconds without work.
 
-Imports the standard library alone, and is a script, too: the server's. It needs Linux; elsewhere, and with
+Imports only the standard library; run as a script, it is the server. It needs Linux; elsewhere, and with
 HEADTOHEAD_WARM=0 in the environment, every stage imports for itself.
 """
 
@@ -39,26 +39,26 @@ LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resou
 NUMBER = struct.Struct("i")
 
 
-def hand_over(but: tuple[str, ...] = ()) -> None:
+def hand_over(here: tuple[str, ...] = ()) -> None:
     """Let a fork of the server run this stage and exit as it does; return if the stage has to run here.
 
     Args:
-        but: modules that import nothing heavy, and so run here.
+        here: modules that import nothing heavy, and so run here.
     """
     if sys.platform != "linux" or os.environ.get(SWITCH) in (OFF, FORK):
         return
     module = sys.orig_argv[sys.orig_argv.index("-m") + 1]
-    if module not in but and (server := _connect(_address())) is not None:
+    if module not in here and (server := _connect(_address())) is not None:
         _exit_as(_follow(server, module))
 
 
 def is_fork() -> bool:
-    """Whether this process is a fork of the server: it has the libraries, and of them nothing has run yet."""
+    """Whether this process is a fork of the server, which has imported the libraries and run nothing yet."""
     return os.environ.get(SWITCH) == FORK
 
 
 def _address() -> str:
-    """The server's name: another one for everything that a fork inherits or that libraries read on import."""
+    """The server's name, which differs with everything that a fork inherits or that libraries read on import."""
     environment = sorted(item for item in os.environ.items() if not item[0].startswith(PER_STAGE))
     os.umask(umask := os.umask(0))
     identity = (os.getuid(), sys.executable, environment, os.stat(sysconfig.get_path("purelib")).st_mtime_ns, umask,
@@ -94,7 +94,7 @@ def _is_ours(other: socket.socket) -> bool:
 
 
 def _follow(server: socket.socket, module: str) -> int:
-    """Ask for this stage, pass interruptions on to it, and wait for how it ends, as `os.waitpid` says it."""
+    """Request this stage, pass interruptions on to it, and wait for its exit status, as from `os.waitpid`."""
     request = {"module": module, "argv": sys.argv, "folder": os.getcwd(), "environment": dict(os.environ)}
     socket.send_fds(server, [b"\n"], [0, 1, 2])
     server.sendall(json.dumps(request).encode() + b"\n")
@@ -120,7 +120,7 @@ def _exit_as(status: int) -> NoReturn:
 
 
 def _serve(address: str) -> dict[str, Any] | None:
-    """Import the libraries, then fork for each stage. Returns in the fork what it is to run, in the server None."""
+    """Import the libraries, then fork for each stage. Returns the request in the fork, and None in the server."""
     listener = socket.socket(socket.AF_UNIX)
     try:
         listener.bind(f"\0{address}")
@@ -139,14 +139,14 @@ def _serve(address: str) -> dict[str, Any] | None:
             client, _ = listener.accept()
             if not (process := os.fork()):
                 listener.close()
-                return _keep(client)
+                return _supervise(client)
             keepers[os.pidfd_open(process)] = process
             client.close()
     return None
 
 
-def _keep(client: socket.socket) -> dict[str, Any]:
-    """Fork the stage, and tell its client how it ends. Returns in the fork alone. A stage ends with its client."""
+def _supervise(client: socket.socket) -> dict[str, Any]:
+    """Fork the stage, and send its client the exit status. Returns only in the fork. A stage ends with its client."""
     if not _is_ours(client):
         os._exit(0)
     _, streams, _, _ = socket.recv_fds(client, 1, 3)

@@ -1,4 +1,4 @@
-"""Which rows are articles to train and test on: with text on both sides, and like none before."""
+"""Which rows are usable articles: those with an article and a summary that do not repeat an earlier row."""
 
 import re
 from collections import Counter, defaultdict
@@ -14,12 +14,12 @@ from headtohead.words import words
 
 REASONS = ("without text", "exact duplicates", "near duplicates", "summary longer than article")
 LEAD = 150  # letters and digits at the start of an article that two stories do not share by chance
-FIRST = re.compile(r"[^\W_]")  # letter or digit, wherever an article begins after rules and bullets
+FIRST = re.compile(r"[^\W_]")  # the letter or digit with which an article begins, after rules and bullets
 SHINGLE = 4  # words; in scripts without spaces letters
 SKETCH = 64  # smallest shingle hashes kept of each article
-LOOKUP = 4  # of these, by which similar articles are found
-SHARED = 2  # of those, which two near duplicates have in common: all but one pair in 250 do
-CROWD = 20  # articles with one such hash: more share a standing phrase, not a story
+LOOKUP = 4  # how many of these are used to find similar articles
+SHARED = 2  # how many of those two near duplicates share: all but one pair in 250 do
+CROWD = 20  # articles with one such hash: more than that share a standing phrase, not a story
 ALIKE = 0.9  # estimated share of common shingles from which two articles are near duplicates
 
 Hashes = NDArray[np.uint64]
@@ -28,7 +28,7 @@ _ODD = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD
 
 @dataclass
 class Tally:
-    """What became of one input's rows. `dropped` counts them by reason; `used` went into a split."""
+    """What happened to one input's rows. `dropped` counts them by reason; `used` went into a split."""
 
     name: str
     read_as: str
@@ -47,7 +47,7 @@ class Tally:
 
 
 class Cleaner:
-    """Remembers every article it let through, over all inputs, so that no two splits share one.
+    """Remembers every article that it has kept, over all inputs, so that no two splits share one.
 
     Near duplicates begin with the same 150 letters and digits, or share 9 in 10 of their four-word sequences, as
     estimated from the 64 with the smallest hashes (Broder 1997, "On the resemblance and containment of documents").

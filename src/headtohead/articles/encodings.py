@@ -1,4 +1,4 @@
-"""Which encoding a text file is in: UTF-8, UTF-16 or cp1252, told from its bytes, or the one that is named."""
+"""The encoding of a text file: the one that is named, or UTF-8, UTF-16 or cp1252, detected from its bytes."""
 
 import codecs
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ from headtohead.records import DataError
 BLOCK = 1 << 20  # bytes decoded at a time
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
          codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # UTF-32's mark begins with UTF-16's
-STRANGE = 0.06  # share of accents that may be strange: names from elsewhere, slips
+STRANGE = 0.06  # share of accents that may be strange: foreign names, typing errors
 NAME_IT = "name its encoding in data.encoding, or save it as UTF-8"
 
 
@@ -64,7 +64,7 @@ def _start(file: Path) -> bytes:
 
 
 def _utf16_without_mark(start: bytes) -> str | None:
-    """Text has no NUL characters: where every other byte is mostly NUL, it is the upper half of a letter."""
+    """Text has no NUL characters: if every other byte is mostly NUL, it is the upper half of a letter."""
     even, odd = start[0::2].count(0), start[1::2].count(0)
     if max(even, odd) * 4 <= len(start) // 2:
         return None
@@ -72,7 +72,7 @@ def _utf16_without_mark(start: bytes) -> str | None:
 
 
 def _breaks_off(file: Path, encoding: str) -> int | None:
-    """None if all of it is in this encoding, else the first line that is not, counted from 1."""
+    """The first line that is not in this encoding, counted from 1; None if all of the file is."""
     decoder, line = codecs.getincrementaldecoder(encoding)(), 1
     with opened(file) as data:
         while True:
@@ -98,7 +98,7 @@ def _refuse(file: Path, encoding: str) -> str:
 
 
 def _check_accents(files: list[Path]) -> None:
-    """Nearly every file can be read as cp1252: look whether what comes out could be a text."""
+    """Nearly every file can be read as cp1252, so check whether the result could be a text."""
     strange, accents, shown = 0, 0, None
     for piece in pieces(_lines(files)):
         here, of = piece.strange()
@@ -113,7 +113,7 @@ def _check_accents(files: list[Path]) -> None:
 
 
 def _lines(files: Iterable[Path]) -> Iterator[tuple[str, str]]:
-    """Every line as cp1252 has it, with its place."""
+    """Every line as read in cp1252, with its place."""
     for file in files:
         with opened(file) as data:
             for number, line in enumerate(data, 1):

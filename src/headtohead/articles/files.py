@@ -21,7 +21,7 @@ DELIMITERS = ",;\t|"
 SEPARATOR = re.compile(r'"?sep=([^"])"?', re.IGNORECASE)  # a first line that tells Excel what separates cells
 USUAL = {"article": ("article", "text", "document", "body", "content", "story", "dialogue"),
          "summary": ("highlights", "summary", "abstract", "target", "headline")}
-NEAR = 0.6  # likeness of two names, of 1, from which one may have been meant for the other
+NEAR = 0.6  # similarity of two names, at most 1, from which one may be a misspelling of the other
 SHOWN = 20  # of a file's columns, in messages
 BATCH = 256  # rows of a Parquet or Arrow file decoded at a time
 
@@ -34,7 +34,7 @@ class Table:
 
     Args:
         article, summary: the columns that hold the texts.
-        encoding: Python's name of it; None finds it out.
+        encoding: Python's name for it; None detects it.
     """
 
     file: Path
@@ -46,7 +46,7 @@ class Table:
         """Every row as {"id", "article", "summary"}, texts stripped; the id is column `id` or the row's number from 1.
 
         Args:
-            before: how many rows the parts of the table before this one have.
+            before: how many rows the table's earlier parts have.
 
         Raises:
             DataError: the file cannot be read, a column is missing, or a row is unreadable; says which and why.
@@ -91,7 +91,7 @@ class Table:
 
     @cached_property
     def _delimiter(self) -> str:
-        """The one that is named, or under which the first line names both columns; where none does, a comma."""
+        """The named delimiter, or the one with which the first line names both columns; if there is none, a comma."""
         if self._separator:
             return self._separator
         if self._format == ".tsv":
@@ -135,7 +135,7 @@ class Table:
                                      for number, line in enumerate(lines, 1) if line.strip())
 
     def _json(self) -> Iterator[dict[str, Any]]:
-        """A list of objects, one such list within an object, or JSON Lines by another name."""
+        """A list of objects, one such list within an object, or JSON Lines under another suffix."""
         with self._opened() as whole:
             text = whole.read()
         first, _, rest = text.partition("\n")
@@ -192,7 +192,7 @@ class Table:
                             f"{error}") from error
 
     def _columns(self, names: list[str]) -> list[str]:
-        """Those of the columns that are read."""
+        """The columns that are read."""
         self._check_columns(names)
         return [name for name in ("id", self.article, self.summary) if name in names]
 
@@ -239,7 +239,7 @@ def _is_object(line: str) -> bool:
 
 
 def _likely(key: str, columns: list[str]) -> str | None:
-    """The column that may have been meant: by its usual names, then by spelling; of several the first."""
+    """The column that may have been meant, by its usual names, then by spelling; the first if there are several."""
     names = [column.casefold().strip() for column in columns]
     usual = [names.index(name) for name in USUAL[key] if name in names]
     likeness = [difflib.SequenceMatcher(None, key, name).ratio() for name in names]

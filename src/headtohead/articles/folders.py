@@ -1,4 +1,4 @@
-"""Which files hold which split: one file, or a folder as people, the hub and `datasets` lay it out."""
+"""Which files hold which split: one file, or a folder in the layouts of people, the hub and `datasets`."""
 
 import json
 import re
@@ -24,7 +24,7 @@ def locate(data: Data) -> Files:
 
     Raises:
         DataError: nothing is there, it may not be read from, a format is unknown, or a folder lacks a split, a part
-            or a text, or has one twice; says what is there and what is looked for.
+            or a text, or has one twice; says what is there and what is expected.
     """
     assert data.path is not None  # the parameters' validator saw to it
     if "://" in data.path:
@@ -43,7 +43,7 @@ def locate(data: Data) -> Files:
 
 
 def _check_allowed(path: str, found: Path) -> None:
-    """Anything may be read but what the pipeline itself writes: a run would feed on its own output."""
+    """Refuse what the pipeline itself writes, so that no run reads its own output."""
     inside = found.resolve()
     for folder in (resolve(name).resolve() for name in OWN):
         if inside == folder or folder in inside.parents:

@@ -1,4 +1,4 @@
-"""Formats of files by their names, and their bytes, packed by gzip or not."""
+"""The formats of files, by name, and their bytes, compressed with gzip or not."""
 
 import gzip
 import zlib
@@ -26,7 +26,7 @@ def opened(file: Path) -> Iterator[BinaryIO]:
     """The bytes of a file, unpacked.
 
     Raises:
-        DataError: it cannot be opened or read, or what gzip packed is damaged or cut off.
+        DataError: it cannot be opened or read, or its compressed content is damaged or cut off.
     """
     try:
         with gzip.open(file) if _packed(file) else file.open("rb") as data:

@@ -12,7 +12,7 @@ READ_AHEAD = 2**16  # bytes beyond what is asked for; the library's own 5 MB are
 
 
 def stream(hub: Hub, split: str, article: str, summary: str, seed: int) -> Iterator[Record]:
-    """The articles of one split in an order given by the seed; what is not asked for is not downloaded.
+    """The articles of one split in an order given by the seed; only what is needed is downloaded.
 
     Raises:
         DataError: the hub cannot be reached, or has no such data set, split or column, or no text there.

@@ -1,4 +1,4 @@
-"""Whether letters with accents are where a language of Western Europe has them; in a wrong encoding they are not."""
+"""Whether accented letters are where a Western European language has them; in a wrong encoding they are not."""
 
 import re
 from collections import Counter
@@ -22,13 +22,13 @@ LETTER = re.compile(f"[{SMALL}{CAPITAL}]")
 ODD = (f"[{SMALL}{CAPITAL}{SIGNS}]{{3,}}|(?<=[a-z{SMALL}])[{CAPITAL}]"
        f"|(?<=[a-zA-Z{SMALL}{CAPITAL}])[{SIGNS}](?=[a-zA-Z{SMALL}{CAPITAL}])")
 ESCAPES = re.compile(r"\\[nrt]")  # JSON's, whose letter belongs to no word
-ENOUGH = 20  # letters that tell a language
-FOREIGN = 0.015  # letters a character; a text with fewer has them in names alone, from anywhere
-LONGEST = 2_000  # characters; a longer line may go on in another language
+ENOUGH = 20  # accented letters that identify a language
+FOREIGN = 0.015  # accented letters per character; a text with fewer has them only in names, from anywhere
+LONGEST = 2_000  # characters; a longer line may continue in another language
 
 
 class Piece:
-    """A stretch of text that is long enough to tell its language: of its lines those with accents."""
+    """A stretch of text that is long enough to identify its language; it holds the lines with accents."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, str]] = []  # the name of its place, and the line
@@ -42,10 +42,10 @@ class Piece:
             self.lines.append((place, line))
 
     def strange(self) -> tuple[int, int]:
-        """How many characters stand where a text has none, and of how many accents.
+        """How many characters are where no text has them, and of how many accents.
 
-        Signs within words, capitals after small letters, three or more accents in a row, and letters that the language
-        which has most of the others lacks.
+        These are signs within words, capitals after lower-case letters, three or more accents in a row, and letters
+        that do not belong to the language with most of the others.
         """
         found = "".join(self._strange().findall("\n".join(line for _, line in self.lines)))
         return len(found), len(self.letters) + len(LETTER.sub("", found))
@@ -67,13 +67,13 @@ class Piece:
 
 @cache
 def _strange_in(language: str | None) -> re.Pattern[str]:
-    """What a text in this language has nowhere, or in none where it is None."""
+    """What no text in this language has; with None, what no text in any language has."""
     foreign = f"|(?![{language}{language.upper()}])[{SMALL}{CAPITAL}]" if language else ""
-    return re.compile(rf"(?=[^\x00-\x7f])(?:{ODD}{foreign})")  # the first is quickly told
+    return re.compile(rf"(?=[^\x00-\x7f])(?:{ODD}{foreign})")  # the lookahead is quick to rule out most places
 
 
 def pieces(lines: Iterable[tuple[str, str]]) -> Iterator[Piece]:
-    """The lines, each with the name of its place, in pieces: one that tells its language by itself, or several."""
+    """The lines, each with the name of its place, in pieces: one that identifies its language by itself, or several."""
     piece = Piece()
     for place, line in lines:
         for start in range(0, len(line), LONGEST):

@@ -14,8 +14,8 @@ from headtohead.params import Data
 from headtohead.records import DataError, Record
 
 Splits = dict[str, Iterator[Record]]
-ORDER = ("test", "validation", "train")  # an article that is in two of them stays in the first
-LONGER = 100  # reports at most in each longer test set: writing summaries of them takes most of a CPU's time
+ORDER = ("test", "validation", "train")  # an article that is in two of them is kept in the first
+LONGER = 100  # reports at most in each longer test set: summarizing them takes most of the time on a CPU
 
 
 def open_splits(data: Data, seed: int, on_row: Callable[[], object] = lambda: None) -> tuple[Splits, list[Tally]]:
@@ -25,8 +25,8 @@ def open_splits(data: Data, seed: int, on_row: Callable[[], object] = lambda: No
         on_row: called for every row of the input.
 
     Returns:
-        Splits by name ("test", "validation", "train", "test-2x", ...), to be read in this order, and what became
-        of the input's rows, complete when they have been.
+        Splits by name ("test", "validation", "train", "test-2x", ...), to be read in this order, and the tallies of the
+        input's rows, complete after all splits have been read.
 
     Raises:
         DataError: the input cannot be read, or holds too few articles; from the hub only when a split is read.
@@ -65,7 +65,7 @@ def _hub(data: Data, seed: int, on_row: Callable[[], object]) -> tuple[Splits, l
 
 
 def _files(data: Data, seed: int, on_row: Callable[[], object]) -> tuple[Splits, list[Tally]]:
-    """Each file is read twice, to find the rows to keep and to take the sample of them, so that none need be held."""
+    """Each file is read twice, to find the rows to keep and then to sample them, so that no rows are held in memory."""
     files, cleaner = locate(data), Cleaner()
     splits: Splits = {}
     tallies: list[Tally] = []

@@ -1,4 +1,4 @@
-"""Articles from text files of their own, each with its summary in another."""
+"""Articles in separate text files, each with its summary in another file."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Texts:
     """Text files: an article, its summary, the next article and so on.
 
     Args:
-        encoding: Python's name of it; None finds it out, file by file.
+        encoding: Python's name for it; None detects it, file by file.
     """
 
     files: list[Path]
@@ -47,6 +47,6 @@ class Texts:
 
 
 def _shared(article: Path, summary: Path) -> str:
-    """What two paths end in alike: sport/001.txt of articles/sport/001.txt and summaries/sport/001.txt."""
+    """The common end of two paths: sport/001.txt of articles/sport/001.txt and summaries/sport/001.txt."""
     ends = zip(reversed(article.parts), reversed(summary.parts), strict=False)
     return "/".join(reversed([ours for ours, theirs in takewhile(lambda pair: pair[0] == pair[1], ends)]))

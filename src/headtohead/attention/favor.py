@@ -4,14 +4,14 @@ Softmax's exp(q.k) is the mean over Gaussian w of exp(w.q - |q|^2/2) exp(w.k - |
 orthogonal to each other (section 2.4), it is estimated by a product of positive features, whose sums over the keys
 need not be formed again for each query: time grows linearly with length, and decoding carries a state of constant size.
 
-Whatever is common to all features of a query cancels in the quotient, and a factor may move from a key's feature to
-the query's feature of the same w. So here, with a constant c,
+Factors common to all features of a query cancel in the quotient, and a factor may move from a key's feature to the
+query's feature of the same w. So here, with a constant c,
 
     key feature    exp(c - |w-k|^2/2)                  at most exp(c): no running maximum is needed
     query feature  softmax over w of w.q + |w|^2/2     at most 1
 
-where q and k stand for themselves times sqrt(scale). Where all products of a query's and its keys' features underflow,
-the query's output is 0: so it is where all its keys are very long (64 wide and with scale 1/8, from a norm of 45 on).
+where q and k are scaled by sqrt(scale). If all products of a query's features with those of its keys underflow, the
+query's output is 0; this happens if all its keys are very long (64 wide and with scale 1/8, from a norm of 45 on).
 """
 
 from functools import partial
@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-EPSILON = 1e-30   # to denominators; its reciprocal, in gradients, is within float32, too
-LARGEST = 64.0    # a key feature's exponent: float32 ends at exp(88), and sums over keys of features times v need room
+EPSILON = 1e-30   # added to denominators; its reciprocal, in gradients, is within float32 too
+LARGEST = 64.0    # a key feature's exponent: float32 ends at exp(88), and sums of features times v need room
 CHUNK = 128       # positions whose features are multiplied with each other
-ONES = 8          # columns of ones beside v; one would do, but tensor cores want rows of a multiple of 16 bytes
+ONES = 8          # columns of ones beside v; one is enough, but tensor cores need rows of a multiple of 16 bytes
 
 
 def orthogonal_features(features: int, head_dim: int, seed: int) -> Tensor:
-    """The w, as rows: orthogonal within each block of head_dim rows, each of a Gaussian vector's length (section 2.4).
+    """The w as rows: orthogonal within each block of head_dim rows, as long as Gaussian vectors (section 2.4).
 
     Returns:
         float32 [features, head_dim] on the CPU; the last block may be cut short.
@@ -45,7 +45,7 @@ def orthogonal_features(features: int, head_dim: int, seed: int) -> Tensor:
 
 def dense(q: Tensor, k: Tensor, v: Tensor, projection: Tensor, scale: float,
           left_padding: Tensor | None = None) -> Tensor:
-    """`attend` the quadratic way in float32, one step a line: the oracle.
+    """`attend` in quadratic time and float32, one step per line: the oracle.
 
     Arguments and result are those of `attend`.
     """
@@ -66,18 +66,18 @@ def dense(q: Tensor, k: Tensor, v: Tensor, projection: Tensor, scale: float,
 
 def attend(q: Tensor, k: Tensor, v: Tensor, projection: Tensor, scale: float,
            left_padding: Tensor | None = None, chunk: int = CHUNK) -> Tensor:
-    """Causal FAVOR+ in linear time: within a chunk the masked product of features, before it the sum of its states.
+    """Causal FAVOR+ in linear time: the masked product of features within a chunk, the sum of states before it.
 
-    Exponents, sums over chunks and the quotient are float32. Features and what is multiplied with them are bfloat16
-    where q is, else float32: float16 has not the range.
+    Exponents, sums over chunks and the quotient are float32. Features and their factors are bfloat16 if q is, else
+    float32: float16 does not have the range.
 
     Args:
-        q: [batch, heads, queries, head_dim]; the last positions of k, where there are fewer.
+        q: [batch, heads, queries, head_dim]; the last positions of k if there are fewer.
         k, v: [batch, heads, keys, head_dim].
         projection: float32 [features, head_dim], from `orthogonal_features`, on q's device.
-        scale: of the dot products, 1/sqrt(head_dim) as a rule.
+        scale: of the dot products, usually 1/sqrt(head_dim).
         left_padding: int [batch], padding tokens before each sequence; rows of padding queries are 0.
-        chunk: positions in a chunk; changes time and rounding alone.
+        chunk: positions in a chunk; only affects time and rounding.
 
     Returns:
         [batch, heads, queries, head_dim] in q's dtype.
@@ -102,11 +102,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, projection: Tensor, scale: float,
 
 
 def final_state(k: Tensor, v: Tensor, projection: Tensor, scale: float, lengths: Tensor | None = None) -> Tensor:
-    """What `step` goes on from after a prompt: the sum over its keys of phi(k)^T [v, 1] (appendix B).
+    """The state for `step` after a prompt: the sum over its keys of phi(k)^T [v, 1] (appendix B).
 
     Args:
         k, v, projection, scale: as in `attend`.
-        lengths: int [batch], keys of each prompt, with which its row begins; None if all rows are full.
+        lengths: int [batch], how many keys at the start of each row are the prompt's; None if all rows are full.
 
     Returns:
         float32 [batch, heads, features, head_dim + 1].
@@ -117,7 +117,7 @@ def final_state(k: Tensor, v: Tensor, projection: Tensor, scale: float, lengths:
 
 
 def step(state: Tensor, q: Tensor, k: Tensor, v: Tensor, projection: Tensor, scale: float) -> Tensor:
-    """One more token: adds its key and value to the state, in place, and attends to all so far, in float32.
+    """One more token: add its key and value to the state, in place, and attend to all so far, in float32.
 
     Args:
         state: float32 [rows, heads, features, head_dim + 1], from `final_state`, or zeros before the first token.
@@ -141,12 +141,12 @@ def _query_features(q: Tensor, projection: Tensor, scale: float) -> Tensor:
 
 
 def _key_features(k: Tensor, projection: Tensor, scale: float) -> Tensor:
-    """exp(c - |w-k|^2/2): [..., features]. The square is multiplied out, and most of it is the product's bias."""
+    """exp(c - |w-k|^2/2): [..., features]. The square is expanded, and most of it goes into the product's bias."""
     exact, half_square = _float(k), projection.square().sum(-1) / 2
     exponent = F.linear(exact, projection * scale**0.5, _offset(projection) - half_square)
     exponent.sub_(exact.square().sum(-1, keepdim=True) * (scale / 2))
     if _offset(projection) > LARGEST:
-        exponent.clamp_(max=LARGEST)   # only keys all but equal to a w come so high
+        exponent.clamp_(max=LARGEST)   # only keys nearly equal to a w get that large
     return exponent.exp_().to(_kept(k))
 
 
@@ -158,7 +158,7 @@ def _keys_and_values(k: Tensor, v: Tensor, projection: Tensor, scale: float, hid
                      chunk: int) -> tuple[Tensor, Tensor]:
     """phi(k) [batch, heads, chunks, chunk, features] and [v, 1] [batch, heads, chunks, chunk, head_dim + ONES].
 
-    A hidden key's row of [v, 1] is 0, which takes it out of all sums. So is the row of what fills the last chunk.
+    A hidden key's row of [v, 1] is 0, which removes it from all sums; so are the rows that pad the last chunk.
     """
     values = F.pad(v.to(_kept(k)), (0, ONES), value=1.0)
     if hidden is not None:
@@ -168,30 +168,30 @@ def _keys_and_values(k: Tensor, v: Tensor, projection: Tensor, scale: float, hid
 
 
 def _sum_over(k: Tensor, v: Tensor, projection: Tensor, scale: float, hidden: Tensor | None) -> Tensor:
-    """phi(k)^T [v, 1] summed over all keys but the hidden ones: float32 [batch, heads, features, head_dim + ONES]."""
-    # By chunks, for one long product per head would leave most of a GPU idle.
+    """phi(k)^T [v, 1] summed over all visible keys: float32 [batch, heads, features, head_dim + ONES]."""
+    # By chunks, because one long product per head would leave most of a GPU idle.
     keys, values = _keys_and_values(k, v, projection, scale, hidden, min(CHUNK, k.shape[2]))
     return (keys.mT @ values).sum(2, dtype=torch.float32)
 
 
 def _quotient(totals: Tensor, head_dim: int) -> Tensor:
-    """The sums of weighted values over those of weights: float32 [..., head_dim] of [..., head_dim + 1 or more]."""
+    """Sums of weighted values over sums of weights: float32 [..., head_dim] from [..., head_dim + 1 or more]."""
     return totals[..., :head_dim] / (totals[..., head_dim:head_dim + 1] + EPSILON)
 
 
 def _offset(projection: Tensor) -> float:
-    """c: as large as is safe, so that long keys do not underflow; half of |w|^2's mean at least, lest short ones do."""
+    """c: as large as is safe, so that long keys do not underflow; at least half of |w|^2's mean, for short keys."""
     return max(LARGEST, projection.shape[-1] / 2)
 
 
 def _filled(x: Tensor, chunk: int) -> Tensor:
-    """Zeros after the last position, up to a whole number of chunks."""
+    """Padded with zeros to a whole number of chunks."""
     rest = -x.shape[2] % chunk
     return F.pad(x, (0, 0, 0, rest)) if rest else x
 
 
 def _cut(x: Tensor, chunk: int) -> Tensor:
-    """[batch, heads, chunks, chunk, width] of [batch, heads, length, width]."""
+    """[batch, heads, chunks, chunk, width] from [batch, heads, length, width]."""
     return x.reshape(*x.shape[:2], -1, chunk, x.shape[-1])
 
 
@@ -200,5 +200,5 @@ def _kept(x: Tensor) -> torch.dtype:
 
 
 def _float(x: Tensor) -> Tensor:
-    # Contiguous, as heads split off a projection are not: only so does F.linear add its bias in the product's kernel.
+    # Contiguous, unlike heads split off a projection: otherwise F.linear adds its bias in a separate kernel.
     return x.to(torch.float32, memory_format=torch.contiguous_format)

@@ -1,4 +1,4 @@
-"""What is asked of a backend, what it can do, and the one comparison of the two."""
+"""What a backend is asked to do, what it can do, and the one place that compares the two."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ class Job:
     Args:
         spec: without `layers` (`AttentionSpec.layer` gives one layer's).
         dtype: of queries, keys and values.
-        queries, keys: how many; with fewer queries than keys, they are the last positions, as with a cache.
+        queries, keys: how many there are; if there are fewer queries, they are the last positions, as with a cache.
         padded: whether there may be padding on the left.
-        backward: whether gradients will be asked for.
-        scale: of the scores; None is 1 / sqrt(head_dim).
-        batch: rows.
-        varied: whether few other jobs are of its length, so that compiling a kernel for it does not pay.
+        backward: whether gradients are needed.
+        scale: of the scores; None means 1 / sqrt(head_dim).
+        batch: number of rows.
+        varied: whether few other jobs have its length, so that compiling a kernel for it does not pay off.
     """
 
     spec: AttentionSpec
@@ -44,12 +44,12 @@ class Job:
 
     @property
     def scaling(self) -> float:
-        """What scores are multiplied by."""
+        """The factor of the scores."""
         return float(self.head_dim**-0.5) if self.scale is None else self.scale
 
     @property
     def form(self) -> Form | None:
-        """Of its pattern."""
+        """Its pattern's form."""
         return self.spec.visibility.form
 
 
@@ -58,15 +58,15 @@ class Capability:
     """What a backend can do.
 
     Args:
-        kernels: of `AttentionSpec.kernel`, those that it is.
-        dtypes: the types it takes, by type of device; None is any type on any device.
+        kernels: the values of `AttentionSpec.kernel` that it implements.
+        dtypes: the types it takes, by type of device; None means any type on any device.
         backward: types of device on which it has gradients.
-        forms: of `Form`'s parts, those it takes beside full attention; None is any pattern, whatever its form.
+        forms: the parts of `Form` that it takes besides full attention; None means any pattern, whatever its form.
         alibi, padding, cache: whether it takes ALiBi's bias, padding on the left, fewer queries than keys.
-        head_dims: those it takes; None is any.
-        lengths: the numbers of keys it takes; None is any.
-        compute: the major CUDA compute capability that it is for (9 is Hopper); None is any.
-        package: (module, how to get it), if it needs one beside torch.
+        head_dims: those it takes; None means any.
+        lengths: the numbers of keys it takes; None means any.
+        compute: the major CUDA compute capability that it is for (9 is Hopper); None means any.
+        package: (module, how to get it), if it needs one besides torch.
     """
 
     kernels: frozenset[str]
@@ -82,7 +82,7 @@ class Capability:
     package: tuple[str, str] | None = None
 
     def unsupported(self, job: Job) -> str | None:
-        """Everything that the job asks for and the backend lacks, in words; None if it can do the whole job."""
+        """Everything that the job needs and the backend lacks, in words; None if it can do the whole job."""
         return ", ".join(self._lacks(job)) or None
 
     def _lacks(self, job: Job) -> Iterator[str]:

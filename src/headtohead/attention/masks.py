@@ -9,7 +9,7 @@ from headtohead.attention.spec import AttentionSpec
 
 
 def visible_at(pattern: Pattern, query: Tensor, key: Tensor) -> Tensor:
-    """Whether the query at one position may see the key at another; the one place that makes all variants causal."""
+    """Whether the query at one position may see the key at another. The one place where all variants become causal."""
     return (key <= query) & pattern.sees(query, key)
 
 
@@ -17,7 +17,7 @@ def visible(spec: AttentionSpec, length: int, layer: int = 0) -> Tensor:
     """Who sees whom in a sequence without padding, in one layer of a model.
 
     Returns:
-        bool tensor [length, length]; `[i, j]` is true where query i may see key j.
+        bool tensor [length, length]; `[i, j]` is true if query i may see key j.
     """
     position = torch.arange(length)
     return visible_at(spec.layer(layer).visibility, position[:, None], position[None, :])
@@ -50,12 +50,12 @@ def dense_bias(spec: AttentionSpec, heads: int, queries: int, keys: int,
 def bias_at(spec: AttentionSpec, heads: int, query: Tensor, key: Tensor) -> Tensor:
     """What to add to scaled scores: 0 or ALiBi's bias where a key is visible, -inf elsewhere.
 
-    A padding query sees itself alone, so that its row is finite; nothing real ever sees it.
+    A padding query sees only itself, so that its row is finite; no real query ever sees it.
 
     Args:
         spec: without `layers`.
         query, key: int [(rows,) queries] and [(rows,) keys], positions in each row's own sequence, in any order; a key
-            at a negative one (padding, or an empty slot of a cache) is never visible.
+            at a negative position (padding, or an empty slot of a cache) is never visible.
 
     Returns:
         float32 [rows or 1, heads or 1, queries, keys].

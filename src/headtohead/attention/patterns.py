@@ -1,9 +1,9 @@
-"""Who may see whom. A pattern is one class: its fields are its numbers in params.yaml, and it says itself what it sees,
-what a decoder must keep of it, how many pairs it counts, and which form it has that kernels are built for.
+"""Who may see whom. A pattern is one class: its fields are its numbers in params.yaml, and its methods say what it
+sees, what a decoder must keep, how many pairs there are, and which form it has that kernels are built for.
 
 Positions are integers, or integer tensors that broadcast against each other (torch or numpy); 0 is a sequence's first
-token. Causality is added for all patterns in one place (`masks.visible_at`), so `sees` speaks only of what a pattern
-leaves out. Imports no torch, so that parameters can be checked at once.
+token. Causality is added for all patterns in one place (`masks.visible_at`), so `sees` only says what a pattern leaves
+out. Imports no torch, so that parameters are checked at once.
 """
 
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
@@ -18,13 +18,13 @@ PATTERNS: dict[str, type["Pattern"]] = {}  # by name; a class adds itself
 
 
 class Form(NamedTuple):
-    """What a pattern is made of, in the terms that kernels are built for; what is left at its default asks for nothing.
+    """What a pattern consists of, in the terms that kernels are built for; defaults ask for nothing.
 
     Args:
-        window: so many of the last keys, the query's own among them, and no others but `first` and `stride`.
-        first: so many leading keys, seen by all that come after them.
-        block: the keys of the query's own block of so many.
-        stride: every so-manieth key before the query.
+        window: how many of the last keys are seen, including the query's own; of others, only `first` and `stride`.
+        first: how many leading keys all later queries see.
+        block: the size of the blocks, if a query sees only its own block.
+        stride: the distance between the keys that are seen before the window.
     """
 
     window: int | None = None
@@ -34,28 +34,28 @@ class Form(NamedTuple):
 
     @property
     def parts(self) -> frozenset[str]:
-        """Names of what it asks for; none of full attention."""
+        """Names of what it asks for; empty for full attention."""
         return frozenset(name for name, number in self._asdict().items() if number)
 
 
 class Kept(NamedTuple):
-    """What a decoder must keep of a sequence: so many of its first keys, and so many of its last."""
+    """How many of a sequence's first and last keys a decoder must keep."""
 
     first: int
     last: int
 
 
 class Pattern(BaseModel):
-    """A pattern and its numbers; a subclass is one that params.yaml can name, unless it says named=False.
+    """A pattern and its numbers. params.yaml can name every subclass, unless it is declared with named=False.
 
-    A subclass defines `sees`. The rest has defaults that hold for any pattern: all keys are kept, pairs are counted one
-    by one, and kernels that are built for a form do not take it.
+    A subclass defines `sees`. The other methods have defaults that hold for any pattern: all keys are kept, pairs are
+    counted one by one, and kernels that are built for a form do not take it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: ClassVar[str] = ""
-    drawn: ClassVar[tuple[str, ...]] = ()  # of its numbers, those from which it draws at random
+    drawn: ClassVar[tuple[str, ...]] = ()  # the numbers from which it draws at random
 
     def __init_subclass__(cls, named: bool = True, **rest: Any) -> None:
         super().__init_subclass__(**rest)
@@ -68,31 +68,31 @@ class Pattern(BaseModel):
         raise NotImplementedError
 
     def keeps(self, length: int) -> Kept:
-        """What later queries may still see of a sequence that will be `length` long at most."""
+        """What later queries may still see of a sequence of at most `length` tokens."""
         return Kept(0, length)
 
     def count(self, query: int) -> int:
         """How many keys the query at a position sees."""
-        import numpy as np  # most of those who read parameters do without
+        import numpy as np  # most readers of parameters do not need it
 
         return int(np.count_nonzero(self.sees(query, np.arange(query + 1))))
 
     def pairs(self, queries: int, keys: int) -> int:
-        """How many pairs of query and key see each other, the queries being the last of the keys."""
+        """How many pairs of query and key are visible, for the last `queries` of `keys` positions."""
         return sum(map(self.count, range(keys - queries, keys)))
 
     @property
     def form(self) -> Form | None:
-        """What it is to kernels that are built for a form; None if it has none of them."""
+        """Its form, for kernels that are built for one; None if it has no such form."""
         return None
 
     @property
     def grain(self) -> int | None:
-        """Blocks of so many queries and keys are seen as a whole or not at all; None if it has no such blocks."""
+        """The size of blocks of queries and keys that are either all visible or not at all; None if there are none."""
         return None
 
     def in_layer(self, index: int) -> Self:
-        """As it is in one layer of a model: the same, but for patterns that draw at random."""
+        """The pattern in one layer of a model: the same, except for patterns that draw at random."""
         return self
 
     def draw(self, axes: Any, length: int) -> None:
@@ -156,7 +156,7 @@ class Strided(Pattern):
 
 
 class Block(Pattern):
-    """The keys of the query's own block of `block`."""
+    """The keys in the query's own block of `block` keys."""
 
     block: Count
 
@@ -204,10 +204,10 @@ class Longformer(Pattern):
 
 class BigBird(Pattern):
     """Blocks of `block` keys (Zaheer et al. 2020, in a causal decoder): the query's own and the window_blocks-1 before
-    it, the first `global_blocks`, and `random_blocks` of those in between, other ones in each layer.
+    it, the first `global_blocks`, and `random_blocks` of those in between, which differ from layer to layer.
 
-    The random ones are one of each of as many equal parts of what lies in between, so that they are spread over all of
-    it. They follow from the seed by integer arithmetic alone, so they are the same on every machine and backend.
+    The blocks in between are divided into as many equal parts, and one is drawn from each, so that they are spread
+    out. Only integer arithmetic derives them from the seed, so they are the same on every machine and backend.
     """
 
     block: Count
@@ -246,7 +246,7 @@ class BigBird(Pattern):
 
 
 def _mixed(seed: int, at: Any, part: int) -> Any:
-    """A number below 2^16 from three, as good as random; nothing on the way leaves 32 bits, which GPUs count in."""
+    """A pseudo-random number below 2^16 from three; all intermediate values fit in 32 bits, as GPUs need."""
     number = (at + (seed ^ seed >> 16)) & 0xFFFF
     for step in (part + 1, 2 * part + 1):
         number = ((number ^ number >> 7) * 0x6D2B + step * 0x3C6F) & 0xFFFF

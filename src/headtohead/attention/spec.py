@@ -1,4 +1,4 @@
-"""One attention variant, validated; imports no torch, so that parameters can be checked at once."""
+"""One attention variant, validated; imports no torch, so that parameters are checked at once."""
 
 import hashlib
 import reprlib
@@ -17,17 +17,17 @@ class AttentionSpec(BaseModel):
     """What a variant computes: `AttentionSpec(kernel="flash", pattern="window", window=64)`.
 
     Args:
-        kernel: `eager` materialises the scores (matmul, softmax, matmul); `flash` is the same function by a fused
-            kernel; `performer` approximates it by random features (`features` of them), in linear time.
+        kernel: `eager` materialises the scores (matmul, softmax, matmul); `flash` is the same function in a fused
+            kernel; `performer` approximates it with random features (`features` of them), in linear time.
         positions: `learned`, GPT-2's position embedding; `alibi`, a linear bias on the scores; `rope`, rotated queries
             and keys; `none`.
         pattern: name of a class in `patterns`; its numbers are given beside it.
-        layers: instead of `pattern`, several of them (each may have a `kernel` of its own), one for each layer of a
-            model and over again if it has more: `layers=[{"pattern": "window", "window": 64}, {"pattern": "full"}]`.
+        layers: instead of `pattern`, several of them (each may have its own `kernel`), one for each layer of a model,
+            repeated if it has more: `layers=[{"pattern": "window", "window": 64}, {"pattern": "full"}]`.
 
     Raises:
-        pydantic.ValidationError: an unknown name, a number that the pattern lacks, does not know or refuses, or a
-            combination that means nothing.
+        pydantic.ValidationError: an unknown name, a number that is missing, unknown or refused by the pattern, or a
+            meaningless combination.
     """
 
     # The pattern's own numbers arrive as extra fields and are checked by its class.
@@ -40,12 +40,12 @@ class AttentionSpec(BaseModel):
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """What is given beside the pattern's name."""
+        """The numbers given beside the pattern's name."""
         return dict(self.model_extra or {})
 
     @property
     def visibility(self) -> Pattern:
-        """The pattern with its numbers; of a variant without `layers`."""
+        """The pattern with its numbers; only for a variant without `layers`."""
         own = {name: number for name, number in self.numbers.items() if name != "features"}
         return PATTERNS[self.pattern].model_validate(own)
 
@@ -61,14 +61,13 @@ class AttentionSpec(BaseModel):
 
     @property
     def function(self) -> "AttentionSpec":
-        """What is computed, whoever computes it: eager and flash kernels are of one function."""
+        """What is computed, regardless of the kernel: eager and flash compute the same function."""
         kernel = "flash" if self.kernel == "eager" else self.kernel
         return self.model_copy(update={"kernel": kernel, "layers": tuple(layer.function for layer in self.layers)})
 
     def digest(self) -> str:
-        """Identifies who sees whom: a pattern that leaves out other keys than before, or is kept otherwise, has
-        another one."""
-        import numpy as np  # most of those who read parameters do without
+        """Identifies who sees whom: it changes when a pattern leaves out or keeps other keys than before."""
+        import numpy as np  # most readers of parameters do not need it
 
         query, key = np.ogrid[:LOOKED_AT, :LOOKED_AT]
         code = hashlib.blake2b(digest_size=8)
@@ -89,7 +88,7 @@ class AttentionSpec(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _layers_share_the_rest(cls, given: Any) -> Any:
-        """Each layer has the variant's positions, and its kernel unless it names one."""
+        """Each layer has the variant's positions, and its kernel unless the layer names one."""
         if not isinstance(given, dict) or not isinstance(given.get("layers"), list | tuple) or not given["layers"]:
             return given
         if beside := sorted(given.keys() - {"kernel", "positions", "layers"}):
@@ -137,7 +136,7 @@ class Performer(BaseModel):
 
 
 def _layer(given: Any, shared: dict[str, Any]) -> Any:
-    """One of `layers` with what it shares with the others; what is no mapping is left for pydantic to refuse."""
+    """One of `layers` with the settings shared by all; pydantic refuses what is not a mapping."""
     if isinstance(given, AttentionSpec):
         given = given.model_dump()
     if not isinstance(given, dict):

@@ -1,13 +1,12 @@
-"""What layers keep of a sequence from one token to the next, and attention of one new query a row over it.
+"""What layers keep of a sequence between tokens, and the attention of each row's new query over it.
 
-A row's memory begins at its own first token: `position` here is a token's place in its row without the padding on its
-left. All memory stays where it is, so that a CUDA graph can hold its address.
+A row's memory begins at its own first token: `position` here is a token's index in its row, left padding not counted.
+Buffers never move, so that a CUDA graph can hold their addresses.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from importlib import import_module
 from typing import Protocol
 
@@ -15,60 +14,58 @@ import torch
 from torch import Tensor
 
 from headtohead.attention import favor
-from headtohead.attention.backends import eager, flash_attn, flex, performer, reference, sdpa
-from headtohead.attention.job import BackendError, Capability, Job
+from headtohead.attention.backends import flash_attn, performer
+from headtohead.attention.job import Capability, Job
 from headtohead.attention.masks import bias_at, seen_blocks
 from headtohead.attention.patterns import Form, Kept
-from headtohead.attention.plan import LIBRARIES
 from headtohead.attention.positions import rotate, rotations, slopes_on
-from headtohead.attention.spec import AttentionSpec
-
-log = logging.getLogger(__name__)
 
 Features = Sequence[Tensor] | None  # Performer's, float32 [features, head_dim] for each layer
 
-KEPT_IS_SEEN = frozenset({"window", "first", "block"})  # forms of which a decoder keeps nothing that it does not see
+KEPT_IS_SEEN = frozenset({"window", "first", "block"})  # forms for which a decoder sees everything that it keeps
 
 
 class State(Protocol):
-    """What some layers keep that compute the same, each for `rows` sequences."""
+    """What layers of one kind keep, each for `rows` sequences."""
 
     name: str
 
     def fill(self, layer: int, keys: Tensor, values: Tensor, lengths: Tensor | None) -> None:
-        """Begin with prompts' keys and values [prompts, heads, length, head_dim], each for rows / prompts rows.
+        """Start from the prompts' keys and values [prompts, heads, length, head_dim], each for rows / prompts rows.
 
-        Keys have their positions put in already (`Plan.placed`).
+        The keys already carry their positions (`Plan.placed`).
 
         Args:
-            lengths: int64 [prompts], where prompts end; None if all are as long as they can be.
+            lengths: int64 [prompts], the prompts' lengths; None if no prompt is padded.
         """
 
     def ready(self, position: Tensor) -> None:
-        """Once for each token: make what is the same for all layers, for new tokens at `position` int64 [rows]."""
+        """Prepare, once per token, what all layers share; `position` int64 [rows] is that of the new tokens."""
 
     def step(self, layer: int, qkv: Tensor) -> Tensor:
-        """Take in the new tokens' qkv [rows, 3, heads, head_dim], and attend: [rows, heads, head_dim]."""
+        """Add the new tokens' qkv [rows, 3, heads, head_dim] and attend; returns [rows, heads, head_dim]."""
 
     def reorder(self, rows: Tensor, beams: int, start: Tensor, most: int, count: Tensor) -> None:
         """Row i continues from row rows[i] of its prompt's `beams`.
 
         Args:
-            rows, start: int64 [rows]; of each row its prompt's length, up to which its beams are the same.
-            most: what `count` int64 [1], the tokens since then, is at most.
+            rows: int64 [rows].
+            start: int64 [rows], the length of each row's prompt, which all its beams share.
+            most: an upper bound for `count`.
+            count: int64 [1], the tokens generated since the prompt.
         """
 
     @property
     def bytes(self) -> int:
-        """Of memory."""
+        """The size of its memory."""
 
 
 class KeysValues:
-    """Keys and values of what is kept: the first tokens in the slots of their positions, the others in a ring.
+    """The keys and values of the kept tokens: the first ones in the slots of their positions, the others in a ring.
 
     Attributes:
         storage: [layers, 2, rows, heads, slots, head_dim].
-        first: how many leading tokens are kept for good; token t lies in slot t if t < first, else in slot
+        first: how many leading tokens are kept for good. Token t is in slot t if t < first, else in slot
             first + (t - first) % (slots - first).
     """
 
@@ -90,7 +87,7 @@ class KeysValues:
         return self.storage.nbytes
 
     def positions(self, newest: Tensor) -> Tensor:
-        """The position each slot holds, `newest` [rows] being the latest: [rows, slots], negative if it is empty."""
+        """The position in each slot [rows, slots] when `newest` [rows] is the latest; negative if the slot is empty."""
         slot, newest = torch.arange(self.slots, device=newest.device), newest[:, None]
         in_ring = newest - (newest - slot) % max(1, self.slots - self.first)
         if not self.first:
@@ -100,7 +97,7 @@ class KeysValues:
 
     def fill(self, layer: int, keys: Tensor, values: Tensor, lengths: Tensor | None) -> None:
         if self.storage.device.type == "cuda":
-            from headtohead.kernels.cache import fill  # Triton is there with CUDA alone
+            from headtohead.kernels.cache import fill  # Triton is installed only with CUDA
 
             fill(self.storage[layer], keys, values, lengths, self.first)
             return
@@ -120,7 +117,7 @@ class KeysValues:
         self._position, self._at = position, slot.view(-1, 1, 1, 1)
 
     def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Put in one key and value a row [rows, heads, head_dim]; the layer's keys and values."""
+        """Store one key and value per row [rows, heads, head_dim]; returns all the layer's keys and values."""
         keys, values = self.storage[layer]
         at = self._at.expand(*key.shape[:2], 1, key.shape[2])
         keys.scatter_(2, at, key[:, :, None])
@@ -128,12 +125,12 @@ class KeysValues:
         return keys, values
 
     def placed(self, x: Tensor) -> Tensor:
-        """A query or key [rows, heads, head_dim] with what of its position is put into it."""
+        """A query or key [rows, heads, head_dim], rotated by its position if the variant uses RoPE."""
         return x if self._turns is None else rotate(x, self._turns[self._position, None])
 
     def reorder(self, rows: Tensor, beams: int, start: Tensor, most: int, count: Tensor) -> None:
         if self.storage.device.type == "cuda":
-            from headtohead.kernels.cache import reorder  # Triton is there with CUDA alone
+            from headtohead.kernels.cache import reorder  # Triton is installed only with CUDA
 
             whole = self._whole
             reorder(self.storage, rows, beams, start if whole else torch.zeros_like(start),
@@ -144,7 +141,7 @@ class KeysValues:
 
 
 class Dense(KeysValues):
-    """Over all slots by a backend that takes a dense bias; on the CPU only over those that are filled."""
+    """Attends over all slots by a backend that takes a dense bias; on a CPU, only over the filled ones."""
 
     def __init__(self, name: str, attend: Callable[..., Tensor], job: Job, layers: int, rows: int, length: int,
                  features: Features = None) -> None:
@@ -166,7 +163,7 @@ class Dense(KeysValues):
 
 
 class OneQuery(KeysValues):
-    """Our own kernel: appends and attends at once, and reads what is seen alone."""
+    """Our own kernel: it appends and attends in one launch, and reads only what the query sees."""
 
     name = "one-query"
     capability = Capability(kernels=frozenset({"flash"}),
@@ -174,7 +171,7 @@ class OneQuery(KeysValues):
                             head_dims=(16, 32, 64, 128, 256))
 
     def __init__(self, job: Job, layers: int, rows: int, length: int, features: Features = None) -> None:
-        from headtohead.kernels.one_query import attend_one  # Triton is there with CUDA alone
+        from headtohead.kernels.one_query import attend_one  # Triton is installed only with CUDA
 
         super().__init__(job, job.spec.visibility.keeps(length), layers, rows, length)
         form, pattern = job.form, job.spec.visibility
@@ -200,7 +197,7 @@ class OneQuery(KeysValues):
 
 
 class FlashAttn(KeysValues):
-    """flash-attn's own kernel for decoding; it knows no ring, so a window reads its part of a whole cache."""
+    """flash-attn's own decoding kernel. It has no ring, so a window reads its part of a cache that keeps everything."""
 
     name = "flash-attn"
     capability = replace(flash_attn.capability, forms=frozenset({"window"}))
@@ -217,14 +214,13 @@ class FlashAttn(KeysValues):
     def step(self, layer: int, qkv: Tensor) -> Tensor:
         query, key, value = qkv.unbind(1)
         keys, values = (kept.transpose(1, 2) for kept in self.storage[layer])
-        new = (part[:, None] for part in (self.placed(query), self.placed(key), value))
-        query, key, value = new
+        query, key, value = self.placed(query)[:, None], self.placed(key)[:, None], value[:, None]
         out: Tensor = self._attend(query, keys, values, key, value, cache_seqlens=self._filled)
         return out[:, 0]
 
 
 class Recurrent:
-    """Performer's sums over all keys so far (Choromanski et al. 2021, section 2.5.1): of one size at every length.
+    """Performer's sums over all keys so far (Choromanski et al. 2021, section 2.5.1); their size is constant.
 
     Attributes:
         sums: float32 [layers, rows, heads, features, head_dim + 1].
@@ -256,61 +252,3 @@ class Recurrent:
 
     def reorder(self, rows: Tensor, beams: int, start: Tensor, most: int, count: Tensor) -> None:
         self.sums.copy_(self.sums.index_select(1, rows))
-
-
-STATES: dict[str, tuple[Capability, Callable[..., State]]] = {
-    "one-query": (OneQuery.capability, OneQuery),
-    "flash-attn": (FlashAttn.capability, FlashAttn),
-    "flex": (flex.capability, partial(Dense, "flex", flex.attend_biased)),
-    "sdpa": (sdpa.capability, partial(Dense, "sdpa", sdpa.attend)),
-    "eager": (eager.capability, partial(Dense, "eager", eager.attend)),
-    "reference": (replace(reference.capability, kernels=frozenset({"eager", "flash"})),
-                  partial(Dense, "reference", reference.attend)),
-    "performer": (Recurrent.capability, Recurrent),
-}
-
-
-def choose_state(job: Job, backend: str | None = None) -> str:
-    """What decodes: the backend asked for, else our own kernel or PyTorch's.
-
-    Args:
-        job: of one query over a cache.
-        backend: a name in `STATES`; a library of fused kernels concerns variants with kernel flash alone.
-
-    Raises:
-        BackendError: the backend asked for is missing or cannot decode this; the message says why.
-    """
-    order: list[str]
-    if job.spec.kernel != "flash" and (backend is None or backend in LIBRARIES):
-        order, why = [job.spec.kernel], f"kernel {job.spec.kernel}"
-    elif backend is not None:
-        order, why = [backend], "asked for by name"
-    else:
-        order, why = ["one-query", "sdpa"], "the best that can do it here"
-    for name in order:
-        reason = STATES[name][0].unsupported(job) if name in STATES else "has no kernel for decoding"
-        if reason is None:
-            _tell(job.spec, str(job.device), str(job.dtype), name, why)
-            return name
-        why += f"; {name} {reason}"
-    raise BackendError(f"nothing decodes {job.spec!r} in {job.dtype} on {job.device}: {why}")
-
-
-@cache
-def _tell(spec: AttentionSpec, device: str, dtype: str, name: str, why: str) -> None:
-    """Once for every distinct choice of a process."""
-    log.info("decoding %s in %s on %s by %s: %s", spec, dtype, device, name, why)
-
-
-def state_for(job: Job, layers: int, rows: int, length: int, backend: str | None = None,
-              features: Features = None) -> State:
-    """What `layers` layers that compute `job` keep of `rows` sequences of `length` tokens at most.
-
-    Args:
-        backend: see `choose_state`.
-        features: of kernel performer alone; by default those of seed 0.
-
-    Raises:
-        BackendError: see `choose_state`.
-    """
-    return STATES[choose_state(job, backend)][1](job, layers, rows, length, features)

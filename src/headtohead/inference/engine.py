@@ -1,7 +1,7 @@
 """Inference on a trained model: prompts in one pass, then token by token over a static cache, in CUDA graphs on a GPU.
 
-A GPU waits for Python between the hundreds of small kernels of a pass; a CUDA graph launches them all at once, always
-on the same memory. So everything here has fixed shapes, and there is one graph for each: `rounded` bounds how many.
+Between the hundreds of small kernels of a pass, a GPU waits for Python. A CUDA graph launches them all at once, always
+on the same memory, so everything here has fixed shapes, with one graph for each; `rounded` limits how many there are.
 """
 
 import gc
@@ -13,29 +13,30 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from headtohead.attention.decoding import choose_state, state_for
 from headtohead.attention.job import Job
 from headtohead.attention.plan import Plan, named, plan
 from headtohead.attention.spec import AttentionSpec
-from headtohead.attention.states import State, choose_state, state_for
-from headtohead.inference.graphs import Part, captured
+from headtohead.attention.states import State
+from headtohead.inference.graphs import Part, capture
 from headtohead.inference.network import Arithmetic, Network, Plain
 from headtohead.models.gpt2 import GPT2, features_of, kinds_of, layers_of
 
-KEPT = 8  # recordings at once; the one that was used longest ago gives up its memory
+KEPT = 8  # recordings at most; the least recently used one is released first
 
 
 class Recordable(Protocol):
-    """Work on tensors of its own, the first part of which resets them all."""
+    """A program on its own tensors, whose first part resets them all."""
 
     def parts(self) -> list[Part]: ...
 
 
-Work = TypeVar("Work", bound=Recordable)
+Program = TypeVar("Program", bound=Recordable)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """The layers of a model that compute the same attention, by their numbers."""
+    """The layers of a model that compute the same attention, by number."""
 
     spec: AttentionSpec
     scale: float
@@ -43,13 +44,13 @@ class Kind:
 
 
 class Cache:
-    """What all layers keep of some sequences: one state for each kind of layers."""
+    """What all layers keep of their sequences: one state for each kind of layer."""
 
     def __init__(self, states: list[State], places: list[tuple[int, int]]) -> None:
         self.states, self._places = states, places
 
     def of(self, layer: int) -> tuple[State, int]:
-        """The state that keeps a layer, and the layer's number in it."""
+        """A layer's state, and the layer's number in it."""
         state, inside = self._places[layer]
         return self.states[state], inside
 
@@ -60,7 +61,7 @@ class Cache:
 
     @property
     def bytes(self) -> int:
-        """Of memory."""
+        """The size of its memory."""
         return sum(state.bytes for state in self.states)
 
 
@@ -69,7 +70,7 @@ class Engine:
 
     Args:
         model: in eval mode, on its device and in its dtype. On CUDA its weights are re-laid out in memory.
-        graphs: whether to record CUDA graphs; by default on CUDA. Without them the same kernels run one by one.
+        graphs: whether to record CUDA graphs; by default, on CUDA. Without them the same kernels run one by one.
 
     Raises:
         BackendError: the attention backend asked for cannot do the job, or is not installed.
@@ -84,47 +85,49 @@ class Engine:
         layers = layers_of(model.config)
         self._kinds = [Kind(*kind, tuple(i for i, layer in enumerate(layers) if layer == kind))
                        for kind in kinds_of(model.config)]
-        self._places = [next((number, kind.layers.index(layer)) for number, kind in enumerate(self._kinds)
-                             if layer in kind.layers) for layer in range(len(layers))]
-        self._plans: dict[Hashable, Plan] = {}  # for as long as graphs may hold their memory
+        places: dict[int, tuple[int, int]] = {}  # of each layer: its kind, and its number among the layers of that kind
+        for number, kind in enumerate(self._kinds):
+            places |= {layer: (number, inside) for inside, layer in enumerate(kind.layers)}
+        self._places = [places[layer] for layer in range(len(layers))]
+        self._plans: dict[Hashable, Plan] = {}  # kept as long as graphs may use their memory
         self._recordings: OrderedDict[Hashable, Recording[Any]] = OrderedDict()
         self.decoder = " + ".join(dict.fromkeys(choose_state(self._job(kind, 1, 1, 2), self._asked)
                                                 for kind in self._kinds))
 
     def backend_for(self, length: int) -> str:
-        """What computes attention in a pass over so many tokens."""
+        """What computes attention in a pass over `length` tokens."""
         return named((self._job(kind, 1, length, length) for kind in self._kinds), self._asked)
 
     def generation_by(self, length: int) -> str:
-        """What computes attention in a pass over prompts of that length, and then token by token."""
+        """What computes attention in a pass over prompts of `length` tokens, and then token by token."""
         length = rounded(length) if self.graphs else length
         prompts = named((self._job(kind, 1, length, length, varied=True) for kind in self._kinds), self._asked)
         return f"{prompts}, then {self.decoder}"
 
     @torch.inference_mode()
     def forward(self, ids: Tensor) -> Tensor:
-        """What comes after prompts of equal length.
+        """The next token's logits after prompts of equal length.
 
         Args:
             ids: [batch, length] on the model's device, without padding.
 
         Returns:
-            Logits [batch, vocabulary] of each prompt's next token; on CUDA the next call writes over them.
+            Logits [batch, vocabulary]; on CUDA the next call overwrites them.
         """
         recording = self.recording(("forward", *ids.shape), lambda: Pass(self, *ids.shape))
-        recording.work.ids.copy_(ids)
+        recording.program.ids.copy_(ids)
         recording.replay(0)
-        return recording.work.out
+        return recording.program.out
 
     def prefill(self, ids: Tensor, lengths: Tensor | None = None, cache: Cache | None = None) -> Tensor:
         """Logits [batch, vocabulary] after prompts [batch, length], whose keys and values go into the cache.
 
         Args:
-            lengths: int64 [batch] of the prompts, each of which begins its row; None if all are as long as the rows.
+            lengths: int64 [batch], the prompts' lengths, padding being on the right; None if all fill their rows.
         """
         batch, length = ids.shape
         position = torch.arange(length, device=self.device).expand_as(ids)
-        if lengths is not None:  # what comes after a prompt must not pass the positions
+        if lengths is not None:  # the padding must stay within the positions
             position = torch.minimum(position, lengths[:, None] - 1)
         plans = [self._plan(kind, batch, length, varied=cache is not None) for kind in self._kinds]
 
@@ -144,7 +147,7 @@ class Engine:
         """Logits [rows, vocabulary] after one more token in each row.
 
         Args:
-            ids, positions: [rows], the tokens and where they stand in their rows, padding not counted.
+            ids, positions: [rows], the tokens and their positions in their rows, padding not counted.
         """
         for state in cache.states:
             state.ready(positions)
@@ -157,17 +160,17 @@ class Engine:
 
     def _pass(self, ids: Tensor, positions: Tensor, attention: Callable[[int, Tensor], Tensor], batch: int,
               lengths: Tensor | None = None) -> Tensor:
-        """All layers; from the last layer's attention on for each sequence's last token alone."""
+        """All layers; after the last layer's attention, only each sequence's last token goes on."""
         x = self._network.embed(ids, positions)
         arithmetic = self._arithmetic(len(ids))
         *blocks, final = enumerate(self._network.blocks)
         for index, block in blocks:
-            x = arithmetic.leave(x, attention(index, arithmetic.enter(x, block)), block)
+            x = arithmetic.after_attention(x, attention(index, arithmetic.before_attention(x, block)), block)
         index, block = final
-        attended = attention(index, arithmetic.enter(x, block))
+        attended = attention(index, arithmetic.before_attention(x, block))
         last = self._last(batch, len(x) // batch, lengths)
         x, attended = x[last], attended[last]
-        return arithmetic.logits(arithmetic.leave(x, attended, block))
+        return arithmetic.logits(arithmetic.after_attention(x, attended, block))
 
     def _last(self, batch: int, length: int, lengths: Tensor | None) -> Tensor:
         """Where each sequence's last token is, in rows of `length` end to end: int64 [batch]."""
@@ -175,18 +178,20 @@ class Engine:
         return start + (length if lengths is None else lengths) - 1
 
     def _arithmetic(self, tokens: int) -> Arithmetic:
-        """How to compute a pass over so many tokens."""
+        """How to compute a pass over `tokens` tokens."""
         if self.device.type != "cuda":
             return Plain(self._network)
-        from headtohead.inference.fused import Fused, SingleRow  # Triton is there with CUDA alone
+        from headtohead.inference.fused import Fused, SingleRow  # Triton is installed only with CUDA
 
         return SingleRow(self._network) if tokens == 1 else Fused(self._network)
 
     def cache(self, rows: int, length: int) -> Cache:
-        """Room for so many rows of so many tokens."""
-        states = [state_for(self._job(kind, rows, 1, length), len(kind.layers), rows, length, self._asked,
-                            [features for layer in kind.layers for features in self._features[layer]])
-                  for kind in self._kinds]
+        """Room for `rows` sequences of `length` tokens."""
+        states = []
+        for kind in self._kinds:
+            features = [one for layer in kind.layers for one in self._features[layer]]
+            states.append(state_for(self._job(kind, rows, 1, length), len(kind.layers), rows, length, self._asked,
+                                    features))
         return Cache(states, self._places)
 
     def _plan(self, kind: Kind, batch: int, length: int, varied: bool) -> Plan:
@@ -199,8 +204,8 @@ class Engine:
         return Job(kind.spec, self.device, self.dtype, self._heads, self._head_dim, queries, keys, scale=kind.scale,
                    batch=batch, varied=varied)
 
-    def recording(self, key: Hashable, make: Callable[[], Work]) -> "Recording[Work]":
-        """The recorded work of that key; made where there is none yet."""
+    def recording(self, key: Hashable, make: Callable[[], Program]) -> "Recording[Program]":
+        """The recording under `key`; made if there is none yet."""
         if key not in self._recordings:
             while len(self._recordings) >= (KEPT if self.graphs else 1):
                 self._recordings.popitem(last=False)
@@ -208,8 +213,8 @@ class Engine:
         self._recordings.move_to_end(key)
         return self._recordings[key]
 
-    def _record(self, make: Callable[[], Work]) -> "Recording[Work]":
-        """If memory runs out, the others have to go."""
+    def _record(self, make: Callable[[], Program]) -> "Recording[Program]":
+        """If memory runs out, release all other recordings and try again."""
         try:
             return Recording(make(), self.graphs)
         except torch.OutOfMemoryError:
@@ -242,12 +247,12 @@ class Pass:
         self.out.copy_(self._engine.prefill(self.ids))
 
 
-class Recording(Generic[Work]):
-    """The parts of some work, each in a CUDA graph, or as they are where there are to be none."""
+class Recording(Generic[Program]):
+    """A program whose parts are replayed: as CUDA graphs, or by calling them if there are no graphs."""
 
-    def __init__(self, work: Work, graphs: bool) -> None:
-        self.work = work
-        self._replays = captured(work.parts()) if graphs else work.parts()
+    def __init__(self, program: Program, graphs: bool) -> None:
+        self.program = program
+        self._replays = capture(program.parts()) if graphs else program.parts()
 
     def replay(self, part: int) -> None:
         self._replays[part]()

@@ -19,7 +19,7 @@ def write_summaries(engine: Engine, tokenizer: PreTrainedTokenizerBase, prompts:
 
     Args:
         prompts: token ids of article and separator, of any lengths.
-        on_done: told how many more are done, after each batch.
+        on_done: called after each batch with its number of summaries.
     """
     summaries = [""] * len(prompts)
     for batch in batches_by_length(prompts, settings.batch_size):
@@ -33,10 +33,10 @@ def write_summaries(engine: Engine, tokenizer: PreTrainedTokenizerBase, prompts:
 
 def generate_tokens(engine: Engine, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]],
                     settings: Generate) -> Tensor:
-    """Token ids [prompts, at most max_new_tokens] of the continuations, filled up with end-of-text.
+    """Token ids [prompts, at most max_new_tokens] of the continuations, padded with end-of-text.
 
-    No n-gram comes twice in a summary, but it may come from the article: transformers counts the prompt too, which in
-    a decoder-only summarizer forbids copying.
+    `no_repeat_ngram` only counts n-grams in the summary. transformers counts the prompt too, which in a decoder-only
+    summarizer would forbid copying from the article.
     """
     ids, mask = pad_left(prompts, tokenizer.pad_token_id)
     padding = (mask == 0).sum(1)
@@ -48,7 +48,7 @@ def generate_tokens(engine: Engine, tokenizer: PreTrainedTokenizerBase, prompts:
 @torch.inference_mode()
 def reference_losses(model: GPT2, examples: list[tuple[list[int], int]], filler: int, batch_size: int
                      ) -> list[tuple[float, int]]:
-    """Mean negative log-likelihood (nats a token) of each reference summary, and its tokens with end-of-text.
+    """Mean negative log-likelihood (nats per token) of each reference summary, and its tokens with end-of-text.
 
     Args:
         examples: training sequences, as (token ids, how many of them are prompt).
@@ -62,6 +62,6 @@ def reference_losses(model: GPT2, examples: list[tuple[list[int], int]], filler:
 
 
 def batches_by_length(sequences: list[list[int]], size: int) -> list[list[int]]:
-    """Indices in batches of sequences of like length, so that little is padding; the longest come first."""
+    """Indices in batches of sequences of similar length, so that there is little padding; the longest come first."""
     order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
     return [order[start:start + size] for start in range(0, len(order), size)]

@@ -1,4 +1,4 @@
-"""CUDA graphs: all the kernels of some work in one launch, always on the same memory."""
+"""CUDA graphs: a whole series of kernels in one launch, always on the same memory."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ Part = Callable[[], object]
 
 
 @dataclass(frozen=True)
-class Captured:
-    """A graph of what `part` did; the memory that it reads lives as long as `part`."""
+class Graph:
+    """A graph of what `part` did. It holds `part`, so that the memory that it reads stays alive."""
 
     graph: torch.cuda.CUDAGraph
     part: Part
@@ -20,11 +20,11 @@ class Captured:
         self.graph.replay()
 
 
-def captured(parts: list[Part]) -> list[Part]:
-    """Each part as a graph; they share one pool of memory, as they run one after the other."""
+def capture(parts: list[Part]) -> list[Part]:
+    """Each part as a graph. They share one memory pool, because they run one after the other."""
     stream = _side_stream()
     stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):  # kernels get compiled and chosen before they are recorded
+    with torch.cuda.stream(stream):  # compile and choose kernels before recording them
         for part in parts:
             part()
     torch.cuda.current_stream().wait_stream(stream)
@@ -33,11 +33,11 @@ def captured(parts: list[Part]) -> list[Part]:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=pool, stream=stream):
             part()
-        graphs.append(Captured(graph, part))
+        graphs.append(Graph(graph, part))
     return [*graphs]
 
 
 @cache
 def _side_stream() -> torch.cuda.Stream:
-    """One for all: cuBLAS keeps 32 MB for every stream that it ever worked on."""
+    """A single one: cuBLAS keeps 32 MB for every stream that it has ever run on."""
     return torch.cuda.Stream()  # type: ignore[no-untyped-call]

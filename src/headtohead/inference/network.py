@@ -1,4 +1,4 @@
-"""GPT-2 on transformers' own weights, without what transformers does around them: the parts of one forward pass."""
+"""GPT-2 on transformers' own weights, without transformers' overhead: the parts of one forward pass."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from headtohead.models.gpt2 import ALIGNED, GPT2
 
 @dataclass(frozen=True)
 class Block:
-    """One block's weights and activation; `carried` is the bias of the block before, which the first kernel adds."""
+    """A block's weights and activation; `deferred_bias` is the previous block's, which this one's first kernel adds."""
 
     norm_1: Any
     norm_2: Any
@@ -23,16 +23,16 @@ class Block:
     widen: Any
     narrow: Any
     activation: Callable[[Tensor], Tensor]
-    carried: Tensor | None
+    deferred_bias: Tensor | None
 
     @property
     def tanh_gelu(self) -> bool:
-        """Whether its activation is GPT-2's own, which the CUDA kernels have built in."""
+        """Whether its activation is GPT-2's own, which the CUDA kernels include."""
         return isinstance(self.activation, nn.GELU) and self.activation.approximate == "tanh"
 
 
 class Network:
-    """The layers of a model. Everything is [tokens, width], tokens being all those of a batch.
+    """The layers of a model. Everything is [tokens, width], for all tokens of a batch.
 
     On CUDA the model's weights are re-laid out for the kernels (same values, same shapes, the model still works):
     matrices [out, in] in memory, the head's vocabulary padded to a multiple of 64.
@@ -42,12 +42,12 @@ class Network:
         config, transformer = model.config, model.transformer
         self.vocabulary, self._wte, self._wpe = config.vocab_size, transformer.wte, transformer.wpe
         self.norm = transformer.ln_f
-        carried = [None, *(block.mlp.c_proj.bias for block in transformer.h)]
+        deferred = [None, *(block.mlp.c_proj.bias for block in transformer.h)]
         self.blocks = [Block(block.ln_1, block.ln_2, block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc,
                              block.mlp.c_proj, block.mlp.act, bias)
-                       for block, bias in zip(transformer.h, carried[:-1], strict=True)]
-        self.carried = carried[-1]
-        self.head: Tensor = model.lm_head.weight  # the token embedding's own, unless the model has them untied
+                       for block, bias in zip(transformer.h, deferred[:-1], strict=True)]
+        self.deferred_bias = deferred[-1]
+        self.head: Tensor = model.lm_head.weight  # the token embedding's own, unless the model unties them
         if model.device.type == "cuda":
             self._lay_out(model.lm_head)
 
@@ -65,18 +65,18 @@ class Network:
 
 
 class Arithmetic(ABC):
-    """The three parts of a pass; between `enter` and `leave` comes the attention."""
+    """The three parts of a pass; attention comes between the first two."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
 
     @abstractmethod
-    def enter(self, x: Tensor, block: Block) -> Tensor:
+    def before_attention(self, x: Tensor, block: Block) -> Tensor:
         """Queries, keys and values [tokens, 3 * width]."""
 
     @abstractmethod
-    def leave(self, x: Tensor, attended: Tensor, block: Block) -> Tensor:
-        """The layer's output; may write over `x`."""
+    def after_attention(self, x: Tensor, attended: Tensor, block: Block) -> Tensor:
+        """The layer's output; may overwrite `x`."""
 
     @abstractmethod
     def logits(self, x: Tensor) -> Tensor:
@@ -86,10 +86,10 @@ class Arithmetic(ABC):
 class Plain(Arithmetic):
     """PyTorch's operators, one after the other."""
 
-    def enter(self, x: Tensor, block: Block) -> Tensor:
+    def before_attention(self, x: Tensor, block: Block) -> Tensor:
         return _affine(_normed(x, block.norm_1), block.qkv)
 
-    def leave(self, x: Tensor, attended: Tensor, block: Block) -> Tensor:
+    def after_attention(self, x: Tensor, attended: Tensor, block: Block) -> Tensor:
         x = x + _affine(attended, block.projection)
         wide = block.activation(_affine(_normed(x, block.norm_2), block.widen))
         return x + _affine(wide, block.narrow)

@@ -23,13 +23,13 @@ def predict(model: GPT2, tokenizer: PreTrainedTokenizerBase, rows: Any, settings
 
     Args:
         max_length: tokens of article, separator and summary together; articles are cut to fit, and to the
-            model's own limit where that is shorter. None sets no limit but the model's.
+            model's own limit if that is shorter. With None only the model's limit applies.
         title: of the progress bar.
 
     Returns:
-        {"id", "summary", "reference", "loss" (nats a token of the reference), "tokens" (of the reference, those that
-        the loss is of: a very long one goes on beyond `max_length`), "cut" (tokens of the article that did not
-        fit)} for each.
+        For each article {"id", "summary", "reference", "loss" (nats per token of the reference), "tokens" (how many
+        tokens of the reference the loss covers: those within `max_length`), "cut" (tokens of the article that did not
+        fit), "written_by" (what computed attention)}.
     """
     limits = [limit for limit in (max_length, model.length_limit) if limit is not None]
     layout = Layout(separator_ids(tokenizer), tokenizer.eos_token_id, min(limits, default=None),

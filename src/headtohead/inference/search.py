@@ -9,13 +9,13 @@ from torch import Tensor
 from headtohead.inference.engine import Engine, rounded
 from headtohead.inference.graphs import Part
 
-CHECKED = 8  # steps between two looks at whether all is done, each of which waits for a GPU
-NEVER = -1.0e9  # transformers' score of what must not be chosen
+CHECKED = 8  # steps between two checks whether all is done; each check waits for the GPU
+NEVER = -1.0e9  # transformers' score for what must not be chosen
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What one recording serves: `end` is the token that ends a sequence, None if none does."""
+    """What one recording serves. `end` is the token that ends a sequence, or None."""
 
     batch: int
     length: int
@@ -34,8 +34,8 @@ def generate(engine: Engine, ids: Tensor, left_padding: Tensor | None = None, *,
         ids: [batch, length] on the engine's device.
         left_padding: [batch], padding tokens before each prompt; None if there is none.
         beams: 1 is greedy search; more is beam search with transformers' defaults (scores divided by length).
-        no_repeat_ngram: n-grams of this size do not come twice in a continuation; 0 allows them.
-        end: the token that ends a continuation, and fills it up; None lets all be `max_new_tokens` long.
+        no_repeat_ngram: n-grams of this size do not occur twice in a continuation; 0 allows them.
+        end: the token that ends a continuation, and pads it; with None all are `max_new_tokens` long.
 
     Returns:
         int64 [batch, at most max_new_tokens].
@@ -45,7 +45,7 @@ def generate(engine: Engine, ids: Tensor, left_padding: Tensor | None = None, *,
     rows, slots = (rounded(batch), rounded(length)) if engine.graphs else (batch, length)
     shape = Shape(rows, slots, max_new_tokens, beams, no_repeat_ngram, end)
     recording = engine.recording(shape, lambda: (Greedy if beams == 1 else Beams)(engine, shape))
-    search = recording.work
+    search = recording.program
     search.load(ids, padding)
     recording.replay(0)
     for step in range(1, max_new_tokens):
@@ -56,9 +56,9 @@ def generate(engine: Engine, ids: Tensor, left_padding: Tensor | None = None, *,
 
 
 class Search(ABC):
-    """What both have in common: the prompts, the cache, the tokens chosen so far, and a clock.
+    """What both searches share: the prompts, the cache, the tokens chosen so far, and a clock.
 
-    The clock's numbers go up together with every token: how many there are, and the latest one's position in each row,
+    Every token adds 1 to all numbers of the clock: the count of tokens, and the position of each row's latest one,
     padding not counted.
     """
 
@@ -77,7 +77,7 @@ class Search(ABC):
         self.cache = engine.cache(self.rows, shape.length + shape.new_tokens)
 
     def load(self, ids: Tensor, padding: Tensor) -> None:
-        """Left-align the prompts, for causality hides what comes after. Unused rows get a token and start finished."""
+        """Left-align the prompts: causality hides the padding. Unused rows get one token and start finished."""
         batch, length = ids.shape
         place = padding[:, None] + torch.arange(length, device=ids.device)
         self.ids.zero_()
@@ -93,7 +93,7 @@ class Search(ABC):
         return parts[:self.shape.new_tokens]
 
     def start(self) -> None:
-        """The prompts, and the first token."""
+        """Run the prompts and choose the first token."""
         self.count.zero_()
         self.positions.copy_(self.starts - 1)
         self.tokens.fill_(self.shape.end or 0)
@@ -102,24 +102,24 @@ class Search(ABC):
         self.choose(logits.repeat_interleave(self.shape.beams, 0))
 
     def step(self) -> None:
-        """One more token."""
+        """Choose one more token."""
         self.choose(self.engine.decode(self.latest, self.positions, self.cache))
 
     @abstractmethod
     def reset(self) -> None:
-        """What is true before the first token."""
+        """Reset everything to its value before the first token."""
 
     @abstractmethod
     def choose(self, logits: Tensor) -> None:
-        """Take the next token of every row, from logits [rows, vocabulary], and move the clock."""
+        """Choose the next token of every row from logits [rows, vocabulary], and advance the clock."""
 
     @abstractmethod
     def done(self) -> bool:
-        """Whether no further step changes the result; waits for the device."""
+        """Whether further steps cannot change the result; waits for the device."""
 
     @abstractmethod
     def result(self) -> Tensor:
-        """[batch, tokens of the longest]."""
+        """The continuations [batch, length of the longest]."""
 
 
 class Greedy(Search):
@@ -147,18 +147,20 @@ class Greedy(Search):
         return bool(self.finished.all())
 
     def result(self) -> Tensor:
-        """As far as the longest goes, its end-of-text included."""
+        """Cut to the longest continuation, including its end-of-text."""
         if self.shape.end is None:
             return self.tokens
-        ended = (self.tokens == self.shape.end).long().cumsum(1)
-        return self.tokens[:, :int((ended - (self.tokens == self.shape.end).long() == 0)[~self.idle].sum(1).max())]
+        is_end = (self.tokens == self.shape.end).long()
+        before_first_end = is_end.cumsum(1) - is_end == 0  # or at it
+        lengths = before_first_end[~self.idle].sum(1)
+        return self.tokens[:, :int(lengths.max())]
 
 
 class Beams(Search):
-    """Beam search as transformers does it: the best `beams` open sequences go on, the best finished ones are kept.
+    """Beam search as in transformers: the best `beams` open sequences continue, and the best finished ones are kept.
 
     A sequence's score is the sum of its tokens' log-probabilities; a finished one's is divided by its length.
-    A prompt is done when its best open sequence, were it finished now, could not beat its worst finished one.
+    A prompt is done when its best open sequence, if it finished now, could not beat its worst finished one.
     """
 
     def __init__(self, engine: Engine, shape: Shape) -> None:
@@ -187,7 +189,7 @@ class Beams(Search):
         norm = logits.logsumexp(-1, keepdim=True)
         if shape.no_repeat_ngram:
             logits = without_repeats(logits, self.tokens, self.count, shape.no_repeat_ngram)
-        # Twice as many as there are beams: were half of them finished, enough would be left to go on with.
+        # Twice as many as there are beams: even if half of them have finished, enough are left to continue.
         likely, token = logits.topk(min(wanted, logits.shape[-1]))
         total = (likely - norm).view(shape.batch, shape.beams, -1) + self.scores[:, :, None]
         scores, place = total.flatten(1).topk(wanted)
@@ -202,7 +204,7 @@ class Beams(Search):
         self._go_on(scores, tokens, beam, finished)
 
     def _keep_finished(self, scores: Tensor, tokens: Tensor, finished: Tensor) -> None:
-        """The best so far, among them those of the first `beams` candidates that have just come to their end."""
+        """Keep the best finished sequences, including those of the first `beams` candidates that have just finished."""
         final = scores / self.count + NEVER * (~self.hopeful) + NEVER * (~finished)
         final[:, self.shape.beams:] += NEVER
         scores, order = torch.cat([self.best_scores, final], 1).topk(self.shape.beams)
@@ -213,7 +215,7 @@ class Beams(Search):
         self.best.copy_(tokens)
 
     def _go_on(self, scores: Tensor, tokens: Tensor, beam: Tensor, finished: Tensor) -> None:
-        """From the best candidates that are still open."""
+        """Continue from the best candidates that are still open."""
         scores, order = (scores + NEVER * finished).topk(self.shape.beams)
         tokens = tokens.gather(1, order[:, :, None].expand(-1, -1, tokens.shape[-1]))
         self.scores.copy_(scores)
@@ -236,7 +238,7 @@ def likeliest(logits: Tensor) -> Tensor:
     """The first of each row's highest logits [rows, vocabulary]: int64 [rows]."""
     if logits.device.type != "cuda":
         return logits.argmax(-1)
-    from headtohead.kernels import layers  # Triton is there with CUDA alone
+    from headtohead.kernels import layers  # Triton is installed only with CUDA
 
     return layers.likeliest(logits)
 

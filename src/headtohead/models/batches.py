@@ -30,7 +30,7 @@ def collate(examples: list[Example], filler: int, article_weight: float) -> dict
     Returns:
         input_ids [batch, longest]; labels [batch, longest], the ids themselves or `IGNORED` where the weight is 0;
         weights float32 [batch, longest]: 1 on the summary and end-of-text, `article_weight` on the prompt,
-        0 on padding. Labels stand at their own positions: the loss shifts them.
+        0 on padding. Labels are at their own positions: the loss shifts them.
     """
     ids = pad_right([sequence for sequence, _ in examples], filler)
     weights = torch.zeros(ids.shape)

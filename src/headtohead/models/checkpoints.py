@@ -1,4 +1,4 @@
-"""Models by what the parameters say, and from folders and the hub; what does not fit together is refused."""
+"""Models as the parameters describe them, from folders and the hub; mismatched parts are refused."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from headtohead.models.pretrained import read_settings, unsupported
 from headtohead.params import Model, Params
 from headtohead.paths import Run
 
-# What config.json may say of how a model is called; here the caller does.
+# What config.json may say about how a model is called, which is up to the caller here.
 OF_THE_CALLER = ("model_type", "attn_implementation", "output_attentions", "output_hidden_states", "return_dict")
 PART_OF_GPT2 = re.compile(r"(^|\.)(h\.\d+|wte|ln_f|lm_head)\.")  # and not the head of another task
 
@@ -25,7 +25,7 @@ def named_variant(params: Params, name: str) -> AttentionSpec:
     """One of the parameters' variants.
 
     Raises:
-        ModelError: there is none of that name.
+        ModelError: there is none with that name.
     """
     if name not in params.variants:
         raise ModelError(f"params.yaml has no variant {name!r}; there are {', '.join(params.variants)}")
@@ -55,7 +55,7 @@ def build(spec: AttentionSpec, settings: Model, tokenizer: PreTrainedTokenizerBa
 
 
 def _end_with(model: GPT2, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Let transformers' `generate` end where training does, and forget the pretrained model's own settings for it."""
+    """Let transformers' `generate` end where training does, and drop the pretrained model's own settings for it."""
     end = tokenizer.eos_token_id
     model.config.bos_token_id, model.config.eos_token_id, model.config.pad_token_id = tokenizer.bos_token_id, end, None
     model.generation_config = GenerationConfig(bos_token_id=tokenizer.bos_token_id, eos_token_id=end, pad_token_id=end)
@@ -106,10 +106,10 @@ def load(path: str | Path, backend: str | None = None) -> tuple[GPT2, PreTrained
 
 def check_trained_here(run: Run, model: GPT2, tokenizer: PreTrainedTokenizerBase, params: Params,
                        tokenizer_now: PreTrainedTokenizerBase) -> None:
-    """Whether the run's model is what these parameters and this tokenizer would train.
+    """Check that the run's model is what these parameters and this tokenizer would train.
 
     Raises:
-        ModelError: its variant or its tokenizer is another.
+        ModelError: its variant or its tokenizer differs.
     """
     again = f"`dvc repro train@{run} --force` trains it again"
     if model.variant != (wanted := named_variant(params, run.variant)):
@@ -152,10 +152,10 @@ def _config(source: str | Path) -> Config:
 
 
 def _checked(source: str | Path, config: Config, drawn: bool = False) -> GPT2:
-    """Load weights from safetensors; refuse to go on with any that the checkpoint does not have.
+    """Load weights from safetensors; refuse a checkpoint that lacks any.
 
     Args:
-        drawn: whether random features are drawn later, which no plain GPT-2 has.
+        drawn: whether random features, which a plain GPT-2 does not have, are drawn later.
     """
     folder = Path(source)
     if any(folder.glob("pytorch_model*.bin")) and not any(folder.glob("*.safetensors")):

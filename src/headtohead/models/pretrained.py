@@ -1,4 +1,4 @@
-"""What a pretrained GPT-2's settings may say; imports no torch, so that `fingerprint` can refuse the rest."""
+"""What a pretrained GPT-2's settings may say; imports no torch, so that `fingerprint` can refuse others quickly."""
 
 import json
 from pathlib import Path
@@ -13,12 +13,12 @@ ACTIVATIONS = ("gelu", "gelu_10", "gelu_accurate", "gelu_fast", "gelu_new", "gel
                "gelu_pytorch_tanh", "hardswish", "laplace", "leaky_relu", "linear", "mish", "prelu", "quick_gelu",
                "relu", "relu2", "relu6", "sigmoid", "silu", "sqrtsoftplus", "swish", "tanh", "xielu")
 
-# Of config.json, what would make another model of it or run other code.
+# Settings in config.json that would make it a different model or run other code.
 UNSUPPORTED = ("add_cross_attention", "auto_map", "gradient_checkpointing", "is_encoder_decoder", "per_layer_config",
                "pruned_heads", "quantization_config")
 
-# Of the generation settings, what changes the tokens of greedy and beam search and what leaves them as they are. Not
-# here: what `generate` in params.yaml decides (length, beams, repeats), and what only sampling reads.
+# Generation settings that change the tokens of greedy and beam search, with the values that leave them unchanged.
+# Without those that `generate` in params.yaml decides (length, beams, repeats), and those that only sampling reads.
 SEARCH = {"bad_words_ids": [], "begin_suppress_tokens": [], "constraints": [], "diversity_penalty": 0,
           "dola_layers": None, "early_stopping": False, "encoder_no_repeat_ngram_size": 0,
           "encoder_repetition_penalty": 1, "exponential_decay_length_penalty": None, "force_words_ids": [],
@@ -31,7 +31,7 @@ SEARCH = {"bad_words_ids": [], "begin_suppress_tokens": [], "constraints": [], "
 def check_pretrained(pretrained: str) -> None:
     """Refuse a pretrained model by its settings, before any work.
 
-    Those of a model on the hub are looked at if the hub gives them; if not, `tokenize` says why.
+    Those of a model on the hub are checked if they can be downloaded; if not, `tokenize` says why.
 
     Raises:
         DataError: a file of settings cannot be read, or says what is not supported.
@@ -48,7 +48,7 @@ def check_pretrained(pretrained: str) -> None:
 
 
 def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A model's own settings and those of its generation, which may stand in a file of their own.
+    """A model's own settings and those of its generation, which may be in a separate file.
 
     Raises:
         OSError: there is no config.json, or a file cannot be opened.
@@ -69,7 +69,7 @@ def _object(file: Path) -> dict[str, Any]:
 
 
 def unsupported(config: dict[str, Any], generation: dict[str, Any]) -> str | None:
-    """What a model's settings ask for and is not supported, in words; None if they can be honoured."""
+    """What a model's settings ask for that is not supported, in words; None if they can be honoured."""
     if (kind := config.get("model_type")) not in MODEL_TYPES:
         return f"is a {kind} model; model.pretrained must name a GPT-2"
     if (activation := config.get("activation_function", "gelu_new")) not in ACTIVATIONS:

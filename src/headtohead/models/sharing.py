@@ -1,4 +1,4 @@
-"""Which models work two at a time: those that do not fill the cores."""
+"""Which models are trained two at a time: those that do not fill the cores."""
 
 import torch
 
@@ -9,9 +9,9 @@ SMALL = 10_000_000  # weights of the blocks, up to which a model leaves room for
 
 
 def share_cores(params: Params, device: torch.device) -> bool:
-    """Whether two models of a preset work on this machine at once; then each takes half of the cores, alone or not.
+    """Whether two models of a preset run on this machine at once; if so, each always uses half of the cores.
 
-    So it gives the same bytes whether another one works beside it or not.
+    This way the result is the same to the byte whether another one runs beside it or not.
     """
     model, cores = params.chosen.model, torch.get_num_threads()
     small = model.pretrained is None and 12 * (model.layers or 0) * (model.width or 0) ** 2 <= SMALL

@@ -1,8 +1,8 @@
-"""Call functions in fresh processes: such that have the libraries, and in which nothing has run yet.
+"""Call functions in fresh processes, which have imported the libraries and have run nothing yet.
 
-They are forked from a process that has imported them and does nothing else, so they start in milliseconds, and no
-thread, model or CUDA context is handed down: from this one if it is itself a fork of the stages' server (`warm`), else
-from multiprocessing's. Imports the standard library alone: the process that asks needs no other.
+They are forked from a process that has imported the libraries and does nothing else, so they start in milliseconds and
+inherit no thread, model or CUDA context. That process is this one if it is itself a fork of the stages' server
+(`warm`), else multiprocessing's server. Imports only the standard library: the calling process needs nothing else.
 """
 
 import multiprocessing
@@ -30,17 +30,17 @@ class ProcessError(RuntimeError):
 
 
 class Line:
-    """A fresh process's line to the one that asked."""
+    """A fresh process's connection to its caller."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def announce(self, what: str) -> None:
-        """Tell what comes next."""
+        """Say what comes next."""
         self._connection.send(("announcement", what))
 
     def turn(self) -> None:
-        """Let the others go on, and wait until it is this one's turn again."""
+        """Let the others continue, and wait for this process's next turn."""
         self._connection.send(("turn", None))
         self._connection.recv()
 

@@ -31,7 +31,7 @@ def lengths_of(settings: params.Profile, length: int, limit: int | None) -> list
 
 
 def measure_headline(model: "GPT2", prompt: Tensor, passes: Passes) -> None:
-    """Forward, generation and first token at the preset's own length: of each first memory, then time.
+    """Forward, generation and first token at the preset's own length: first memory, then time.
 
     Memory is read without CUDA graphs: a graph allocates when it is captured and nothing when it is replayed.
 
@@ -40,7 +40,7 @@ def measure_headline(model: "GPT2", prompt: Tensor, passes: Passes) -> None:
     """
     with _for_inference(model, passes) as ready:
         for engine, take in ((Engine(ready, graphs=False), passes.memory), (Engine(ready), passes.time)):
-            take(*_own(engine, prompt, passes.settings), make_room=engine.release)
+            take(*_headline_works(engine, prompt, passes.settings), make_room=engine.release)
             engine.release()
             passes.release()
 
@@ -61,13 +61,13 @@ def measure_sweep(model: "GPT2", prompt: Tensor, length: int, passes: Passes, tr
         for each, take in ((plain, passes.memory), (engine, passes.time)):
             for work in _sweep(each, prompt, length, settings, limit):
                 take(work)
-                each.release()  # so that graphs and caches of one do not count for another
+                each.release()  # so that one's graphs and caches do not count for another
                 passes.release()
         for other in lengths_of(settings, length, limit):
             passes.time(attention_alone(ready, other, engine.backend_for(other)))
             passes.release()
         passes.announce("the GPU's counters")
-        _, generation, _ = _own(engine, prompt[:, :length], settings)
+        _, generation, _ = _headline_works(engine, prompt[:, :length], settings)
         counters = if_room(lambda: _counters(generation, passes.device))
         engine.release()
         passes.announce("operations")
@@ -89,8 +89,8 @@ def _for_inference(model: "GPT2", passes: Passes) -> Iterator["GPT2"]:
         yield ready.eval()
 
 
-def _own(engine: Engine, prompt: Tensor, settings: params.Profile) -> list[Work]:
-    """forward over the whole prompt; generation, and its first token alone, from a prompt that leaves room for it."""
+def _headline_works(engine: Engine, prompt: Tensor, settings: params.Profile) -> list[Work]:
+    """forward over the whole prompt; generation, and only its first token, from a prompt that leaves room for it."""
     new_tokens, start = settings.new_tokens, prompt[:, :-settings.new_tokens]
     return [_forward(engine, prompt),
             Work("generate", 1, start.shape[1], new_tokens, lambda: generate(engine, start, max_new_tokens=new_tokens),
@@ -112,14 +112,14 @@ def _forward(engine: Engine, ids: Tensor) -> Work:
 
 
 def _operations(engine: Engine, prompt: Tensor, passes: Passes, trace: Path) -> list[dict[str, Any]]:
-    """Of one forward and a few generated tokens. A replayed graph would show as one operation."""
+    """Those of one forward pass and a few generated tokens. A replayed graph would show as one operation."""
     new_tokens = passes.settings.new_tokens
 
     def run() -> None:
         engine.forward(prompt)
         generate(engine, prompt[:, :-new_tokens], max_new_tokens=min(new_tokens, TRACED_TOKENS))
 
-    run()  # or first-time costs come up on top
+    run()  # otherwise first-time costs would dominate
     return top_operations(run, passes.device, trace=trace)
 
 

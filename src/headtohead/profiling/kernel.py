@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def captured(run: Callable[[], object], device: torch.device) -> Callable[[], object]:
     """`run`, as a graph where there is CUDA."""
-    return graphs.captured([run])[0] if device.type == "cuda" else run
+    return graphs.capture([run])[0] if device.type == "cuda" else run
 
 
 def attention_alone(model: "GPT2", length: int, backend: str) -> Work:

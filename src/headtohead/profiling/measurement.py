@@ -1,4 +1,4 @@
-"""What was measured of one piece of work: the same type from profile and benchmark to their files and the report."""
+"""A measurement of one piece of work: one type for profile, benchmark, their files and the report."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -18,12 +18,12 @@ class Measurement:
     Args:
         work: its name.
         batch, length: the size of its input; length counts the tokens that go in.
-        new_tokens: how many it generates, 0 where it generates none.
-        dtype: that it computes in.
+        new_tokens: how many it generates, or 0.
+        dtype: the type that it computes in.
         unit: "ms" of time, or "MB" (2**20 bytes) of peak memory.
-        samples: one for each repeat, in the order they were taken, or for each process if several measured it; empty
-            if memory did not suffice.
-        backend: of its attention, where one is known to be all of it.
+        samples: one for each repeat, in order, or for each process if several measured it; empty if it ran out of
+            memory.
+        backend: what ran its attention, if that is known.
     """
 
     work: str
@@ -54,7 +54,7 @@ class Measurement:
         return {"median": self.median, "p10": low, "p90": high, "unit": self.unit, "repeats": len(self.samples)}
 
     def row(self) -> Row:
-        """As it stands in data/details/V/efficiency.json: of time the spread, of memory `peak_mb`."""
+        """As in data/details/V/efficiency.json: the spread for time, `peak_mb` for memory."""
         row: Row = {"work": self.work, "batch": self.batch, "length": self.length, "new_tokens": self.new_tokens,
                     "dtype": self.dtype}
         if self.out_of_memory:

@@ -16,12 +16,11 @@ CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 def peak_memory(work: Callable[[], object], device: torch.device, *, warmup: int = 1) -> float:
-    """The highest use of memory in MB while `work` runs once, after `warmup` runs that do not count.
+    """The peak memory in MB while `work` runs once, after `warmup` runs that do not count.
 
-    On CUDA what PyTorch's allocator had handed out on `device`: weights and all tensors alive, without the CUDA
-    context and the allocator's reserve. On CPU the peak resident size of the whole process, which includes the
-    interpreter and its libraries (some hundred MB with torch). It can be reset on Linux alone; elsewhere it is the
-    peak since the process began.
+    On CUDA, what PyTorch's allocator has handed out on `device`: weights and all live tensors, without the CUDA context
+    and the allocator's reserve. On CPU, the peak resident size of the whole process, including the interpreter and its
+    libraries (some hundred MB with torch). Only Linux can reset it; elsewhere it is the peak since the process began.
     """
     for _ in range(warmup):
         work()
@@ -31,7 +30,7 @@ def peak_memory(work: Callable[[], object], device: torch.device, *, warmup: int
 
 
 def reset_peak(device: torch.device) -> None:
-    """From now on the peak is what is used at this moment, or more."""
+    """Reset the peak to the current use."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -60,6 +59,6 @@ def process_peak_mb() -> float:
 
 
 def _give_back_freed() -> None:
-    """glibc keeps tens of MB of what was freed; it would count as resident, and so as this work's."""
+    """glibc keeps tens of MB of freed memory, which would count as resident, and so as this work's."""
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)

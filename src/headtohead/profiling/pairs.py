@@ -1,4 +1,4 @@
-"""A variant and its control in turn, in fresh processes: what the machine does meanwhile, it does to both."""
+"""A variant and its control in turn, in fresh processes, so that other work on the machine affects both."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -56,10 +56,10 @@ def side_by_side(measure: Callable[[list[str]], Sequence[Sequence[Measurement]]]
 
 
 def in_pairs(processes: Sequence[Process]) -> dict[str, list[list[float]] | None]:
-    """Of each figure [ours, control] for each pair; None if memory did not suffice for it in some process.
+    """For each figure, [ours, control] for each pair; None if some process ran out of memory.
 
-    It is that of the turn in which the ratio of the two is their median: what else the machine does for a while, it
-    does to both, or in few turns.
+    A pair's values are those of the turn in which the ratio of the two is its median: other work on the machine affects
+    both, or only a few turns.
     """
     ours, control = ([one for one in processes if one.side == side] for side in ORDER)
     found: dict[str, list[list[float]] | None] = {}

@@ -1,4 +1,4 @@
-"""One pass over one piece of work: its memory or its time, also if the device has no room for it."""
+"""Measure a piece of work in separate passes for memory and time; running out of memory is a result, too."""
 
 import gc
 from collections.abc import Callable
@@ -17,17 +17,17 @@ from headtohead.profiling.timing import measure
 from headtohead.stage import NO_MEMORY
 
 WHAT: dict[Unit, str] = {"ms": "time", "MB": "memory"}
-WARMUP = 3  # untimed runs of each work: kernels get compiled and chosen, graphs captured, caches filled
+WARMUP = 3  # untimed runs of each work: to compile and choose kernels, capture graphs and fill caches
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Work:
-    """Something to run again and again, and what `Measurement` says of it.
+    """Something to run repeatedly, and what `Measurement` says about it.
 
     Args:
-        times: how often one run does it; what is measured is divided by that.
+        times: how often one run does it; measured times are divided by that.
     """
 
     name: str
@@ -41,15 +41,15 @@ class Work:
 
 @dataclass
 class Passes:
-    """Takes memory and time in passes of their own, and keeps each measurement.
+    """Measures memory and time in separate passes, and collects the measurements.
 
-    Time may be taken in turns with another process, which then sees the same of what else the machine does. A sample
-    is then a turn's median, and else a repeat.
+    Time may be measured in turns with another process, so that other work on the machine affects both. A sample is
+    then the median of a turn, and otherwise one repeat.
 
     Args:
-        announce: told what comes next.
-        turns: in how many each time is taken; 0 keeps every repeat.
-        turn: lets the other process go on, and comes back when it has had its turn.
+        announce: called with what comes next.
+        turns: how many turns each time is measured in; 0 keeps every repeat.
+        turn: lets the other process continue, and returns after its turn.
     """
 
     settings: params.Profile
@@ -60,22 +60,22 @@ class Passes:
     taken: list[Measurement] = field(default_factory=list)
 
     def share(self, turns: int) -> tuple[int, float]:
-        """Of the settings' min_repeats and min_seconds a process's share in each of `turns`; two repeats in all."""
+        """One process's share of min_repeats and min_seconds, in each of `turns`; at least two repeats in all."""
         repeats = max(2, self.settings.min_repeats / self.settings.pairs)
         return ceil(repeats / turns), self.settings.min_seconds / self.settings.pairs / turns
 
     def memory(self, *works: Work, make_room: Callable[[], object] = lambda: None) -> None:
-        """Measure the peak of each one's memory.
+        """Measure the peak memory of each of `works`.
 
         Args:
-            make_room: called when memory did not suffice for one of them, before the next.
+            make_room: called after one of them ran out of memory, before the next.
         """
         self._take("MB", works, 1, lambda work, first: [peak_memory(work.run, self.device)], make_room)
 
     def time(self, *works: Work, make_room: Callable[[], object] = lambda: None) -> None:
-        """Measure each one's time; `make_room` as in `memory`.
+        """Measure the time of each of `works`; `make_room` as in `memory`.
 
-        All of them in each turn, so that what the machine does for a second disturbs few turns of each.
+        Each turn covers all of them, so that a second of other work on the machine disturbs few turns of each.
         """
         def take(work: Work, first: bool) -> list[float]:
             self.turn()
@@ -90,9 +90,9 @@ class Passes:
         return [sample / work.times for sample in samples]
 
     def release(self) -> None:
-        """Give back what nothing refers to any more, so that the next pass has room and the same start.
+        """Free unreferenced memory, so that the next pass has room and the same start.
 
-        Not while an error for want of memory is handled: its frames hold tensors.
+        Do not call this inside an out-of-memory handler: the traceback keeps tensors alive.
         """
         gc.collect()
         if self.device.type == "cuda":
@@ -116,7 +116,7 @@ class Passes:
 
 
 def if_room(take: Callable[[], T]) -> T | None:
-    """What `take` gives; None if memory did not suffice."""
+    """The result of `take`; None if it ran out of memory."""
     try:
         return take()
     except Exception as error:
@@ -126,9 +126,9 @@ def if_room(take: Callable[[], T]) -> T | None:
 
 
 def no_room(error: BaseException | None) -> bool:
-    """Whether memory did not suffice. Python, PyTorch on the CPU, graph capture and cuBLAS say it each in its own way.
+    """Whether memory ran out. Python, PyTorch on the CPU, graph capture and cuBLAS each report it differently.
 
-    A capture that it ends raises an error of its own on top.
+    A capture that fails for that reason raises another error on top.
     """
     return error is not None and (
         isinstance(error, MemoryError | torch.OutOfMemoryError)

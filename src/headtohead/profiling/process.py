@@ -14,12 +14,12 @@ from headtohead.models.checkpoints import build, named_variant
 from headtohead.models.gpt2 import GPT2
 from headtohead.params import Params, Profile
 from headtohead.profiling import machine
+from headtohead.profiling.cost import shape_of
 from headtohead.profiling.inference import lengths_of, measure_headline, measure_sweep
 from headtohead.profiling.measurement import Measurement
 from headtohead.profiling.passes import Passes
-from headtohead.profiling.peak import measure_peaks
-from headtohead.profiling.steps import Lesson, measure_training
-from headtohead.profiling.work import shape_of
+from headtohead.profiling.peaks import measure_peaks
+from headtohead.profiling.training import Lesson, measure_training
 from headtohead.stage import keep_freed_memory
 from headtohead.tokens.layout import Layout
 from headtohead.tokens.splits import load_split, load_tokenizer

@@ -11,9 +11,9 @@ from typing import Any
 
 from headtohead.params import Params
 from headtohead.profiling import fresh, machine
+from headtohead.profiling.cost import Cost, Peaks, Shape
 from headtohead.profiling.measurement import Measurement, Row
 from headtohead.profiling.pairs import MEMORY, Process, in_pairs, of_ours, side_by_side
-from headtohead.profiling.work import Cost, Peaks, Shape
 
 CONTROL = "standard"
 HEAVY = "headtohead.profiling.process"  # what the fresh processes run; the server that forks them imports it once
@@ -89,7 +89,7 @@ def _over(name: str, processes: Sequence[Process]) -> float | None:
 
 
 def _achieved(one: Measurement, shape: Shape, peaks: Peaks, counted: float) -> Row:
-    """What a time comes to, a second and as a share of the device's peaks; nothing where there is no arithmetic."""
+    """The throughput of a timing, per second and as a share of the device's peaks; empty if no cost is defined."""
     cost = _cost(one, shape, counted)
     if cost is None or one.median is None:
         return {}
@@ -121,5 +121,5 @@ def _attention_share(measurements: Sequence[Measurement], layers: int) -> list[R
 
 
 def _significant(values: dict[str, Any]) -> Row:
-    """To four digits: a tiny model's numbers are small."""
+    """Rounded to four significant digits, because a tiny model's numbers are small."""
     return {name: float(f"{value:.4g}") for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""How long a piece of work takes: warm-up first, the device waited for, many repeats."""
+"""How long a piece of work takes: after a warm-up, waiting for the device, with many repeats."""
 
 import gc
 from collections.abc import Callable, Iterator
@@ -14,9 +14,9 @@ def measure(work: Callable[[], object], device: torch.device, *, min_repeats: in
     """Time `work` at least `min_repeats` times and for at least `min_seconds`, after `warmup` untimed runs.
 
     Returns:
-        Milliseconds of each repeat. On CUDA between two events on the device's stream, with nothing queued before
-        the first and the last one waited for: gaps in which the GPU waits for its next launch count, as they
-        would for a user. On CPU wall-clock time.
+        Milliseconds of each repeat. On CUDA, between two events on the device's stream; nothing is queued before the
+        first, and the last is waited for, so gaps in which the GPU waits for its next launch count, as they would for
+        a user. On CPU, wall-clock time.
     """
     for _ in range(warmup):
         work()
@@ -37,7 +37,7 @@ def _milliseconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def mark(device: torch.device) -> Any:
-    """This moment; on CUDA the one at which the device has done what was launched so far, which is not waited for."""
+    """This moment; on CUDA, the moment when the device has done all that was launched so far. Does not wait for it."""
     if device.type != "cuda":
         return perf_counter()
     event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
@@ -55,7 +55,7 @@ def between(start: Any, end: Any) -> float:
 
 @contextmanager
 def garbage_collector_paused() -> Iterator[None]:
-    """A collection in the middle of a repeat would be counted as the work's."""
+    """A collection in the middle of a repeat would count as part of the work."""
     was_enabled = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -68,7 +68,7 @@ def garbage_collector_paused() -> Iterator[None]:
 
 @contextmanager
 def garbage_frozen() -> Iterator[None]:
-    """Garbage is collected before every pass, and would take longer than most, going through all of transformers."""
+    """Garbage is collected before every pass; going through all of transformers would take longer than most passes."""
     gc.collect()
     gc.freeze()
     try:

@@ -1,4 +1,4 @@
-"""The articles' language, and how it is scored: by which words, stems and sentences."""
+"""The articles' language, and the words, stems and sentences by which it is scored."""
 
 import unicodedata
 from collections import Counter
@@ -14,7 +14,7 @@ from rouge_score.tokenizers import Tokenizer
 from headtohead.params import AUTO, ENGLISH, LANGUAGES
 from headtohead.words import words
 
-SAMPLE, BEGINNING = 200, 1000  # articles that are looked at, and characters of each
+SAMPLE, BEGINNING = 200, 1000  # articles that are examined, and characters of each
 WITHOUT_SPACES = ("ja", "km", "lo", "my", "th", "zh")  # written without spaces between words
 STEMMERS = {
     "ar": "arabic", "ca": "catalan", "cs": "czech", "da": "danish", "de": "german", "el": "greek", "eo": "esperanto",
@@ -23,7 +23,7 @@ STEMMERS = {
     "ne": "nepali", "nl": "dutch", "nn": "norwegian", "no": "norwegian", "pl": "polish", "pt": "portuguese",
     "ro": "romanian", "ru": "russian", "sr": "serbian", "st": "sesotho", "sv": "swedish", "ta": "tamil",
     "tr": "turkish"}
-INVISIBLE = regex.compile(r"\p{Cf}")  # joiners, soft hyphens, marks of direction: not everyone writes them
+INVISIBLE = regex.compile(r"\p{Cf}")  # joiners, soft hyphens, direction marks: not everyone writes them
 
 
 def choose(language: str, articles: Iterable[str]) -> str:
@@ -51,7 +51,7 @@ class Words(Tokenizer):
 
 
 def rouge_tokenizer(language: str) -> Tokenizer | None:
-    """None for English, which rouge-score's own tokenizer is for: that keeps a to z and digits."""
+    """None for English, for which rouge-score's own tokenizer is made: it keeps a to z and digits."""
     return None if language == ENGLISH else Words(language)
 
 
@@ -65,7 +65,7 @@ def bleu_tokenizer(language: str) -> str:
 
 
 def settings(language: str) -> dict[str, str]:
-    """How ROUGE and BLEU are taken, in words."""
+    """How ROUGE and BLEU are computed, in words."""
     if language == ENGLISH:
         tokenizer, parameters = "use_stemmer=True, default tokenizer", "its defaults"
     else:

@@ -29,14 +29,14 @@ _MISSED = regex.compile(rf"(?<=[\u17d4\u17d5])\s*(?=\S)|(?<={_THAI_LAO})\s+(?={_
 
 
 def sentences(text: str, language: str = ENGLISH) -> list[str]:
-    """`text` in sentences, without the newlines in it; an empty line always ends one."""
+    """The sentences of `text`, without newlines; an empty line always ends one."""
     split = _english if language == ENGLISH else _other
     return [sentence for paragraph in re.split(r"\n\s*\n", text)
             for sentence in split(" ".join(paragraph.split()), language)]
 
 
 def lead3(article: str, language: str = ENGLISH) -> str:
-    """The first three sentences, one a line, as the reference summaries have them."""
+    """The first three sentences, one per line, as in the reference summaries."""
     return "\n".join(sentences(article, language)[:3])
 
 

@@ -24,8 +24,8 @@ def measure(name: str, articles: Columns) -> float:
     """The measure `name` over all articles.
 
     Args:
-        articles: columns of equal length: rouge1, rouge2, rougeL, rougeLsum (F1, 0..1); bleu_statistics (as
-            `bleu_statistics` gives them); loss (nats a token) and tokens; the counts facts and facts_found; the counts
+        articles: columns of equal length: rouge1, rouge2, rougeL, rougeLsum (F1, 0..1); bleu_statistics (from the
+            function of that name); loss (nats per token) and tokens; the counts facts and facts_found; the counts
             values (that the summary states), values_right and values_copied (wrong ones that the article states).
 
     Raises:
@@ -39,11 +39,11 @@ def measure(name: str, articles: Columns) -> float:
 
 
 def by_article(name: str, articles: Columns) -> Array:
-    """What each article adds to a measure [articles].
+    """What each article contributes to a measure [articles].
 
-    The mean is the measure itself, and the variance divided by the number of articles its squared standard error: the
-    articles can be treated as if the measure were a plain mean over them. ROUGE is; shares of sums are linearised (the
-    delta method), and BLEU is taken from the jackknife's pseudo-values (Tukey 1958), shifted to its own value.
+    The mean is the measure itself, and the variance divided by the number of articles is its squared standard error, so
+    every measure can be treated as a plain mean over articles. ROUGE is one; shares of sums are linearised (the delta
+    method), and BLEU uses the jackknife's pseudo-values (Tukey 1958), shifted to its own value.
 
     Args:
         articles: see `measure`, which also says what is raised.
@@ -58,7 +58,7 @@ def by_article(name: str, articles: Columns) -> Array:
 
 
 def available(articles: Columns) -> list[str]:
-    """The measures that these columns allow: no share of nothing."""
+    """The measures that these columns allow, without shares of zero."""
     shares = [name for name, needed in {LOSS: "tokens", FACT_RECALL: "facts", FACT_PRECISION: "values",
                                         WRONG_FROM_ARTICLE: "values"}.items()
               if needed in articles and _parts(name, articles)[1].any()]
@@ -82,7 +82,7 @@ def over_trainings(name: str, trainings: Sequence[Columns]) -> dict[str, float |
 
 def bleu_statistics(summaries: Sequence[str], references: Sequence[Sequence[str]], tokenizer: str) -> list[list[int]]:
     """What corpus BLEU sums over articles: words of the summary and of the reference, matches, n-grams (1 to 4)."""
-    metric = sacrebleu.BLEU(tokenize=tokenizer, effective_order=True)  # or it warns of short texts
+    metric = sacrebleu.BLEU(tokenize=tokenizer, effective_order=True)  # otherwise it warns about short texts
     scores = [metric.sentence_score(summary, texts) for summary, texts in zip(summaries, references, strict=True)]
     return [[score.sys_len, score.ref_len, *score.counts, *score.totals] for score in scores]
 
@@ -95,7 +95,7 @@ def _corpus_bleu(summed: Array) -> float:
 
 
 def _parts(name: str, articles: Columns) -> tuple[Array, Array]:
-    """What a measure is the share of: each article's part above the line and below it."""
+    """A measure's numerator and denominator for each article."""
     match name:
         case "loss":
             return _array(articles, LOSS) * _array(articles, "tokens"), _array(articles, "tokens")

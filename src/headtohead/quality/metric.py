@@ -1,4 +1,4 @@
-"""ROUGE and BLEU behind one `evaluate.Metric`, which needs no script from a hub and so works offline."""
+"""ROUGE and BLEU as one `evaluate.Metric`, which needs no script from a hub and so works offline."""
 
 import importlib
 import sys
@@ -18,7 +18,7 @@ from headtohead.quality.measures import BLEU, ROUGE, bleu_statistics, measure
 def _import_evaluate() -> ModuleType:
     """`evaluate` without its pipelines, which would load transformers and torch: 0.7 s instead of 5.
 
-    A module that is None cannot be imported; evaluate then does what it does where transformers is not installed.
+    A module that is None cannot be imported; evaluate then behaves as if transformers were not installed.
     """
     if "transformers" in sys.modules:
         return importlib.import_module("evaluate")
@@ -49,11 +49,10 @@ class English(DefaultTokenizer):
 class SummaryQuality(evaluate.Metric):  # type: ignore[name-defined]
     """`SummaryQuality().compute(predictions=[...], references=[...])`: rouge1, rouge2, rougeL, rougeLsum, bleu, 0..1.
 
-    A reference is a text, or a list of texts that would all do: ROUGE is then the best over them, each type for itself,
-    and BLEU counts what any of them has. ROUGE is the mean F1 over articles, BLEU that of the whole corpus. Sentences
-    stand on lines of their own: rougeLsum takes newlines for sentence boundaries. `by_article=True` adds `articles`,
-    the columns that `measures.measure` reads: one F1 per article and type of ROUGE, and the counts that BLEU is made
-    of.
+    A reference is a text, or a list of acceptable texts: ROUGE is then the best over them, separately for each type,
+    and BLEU counts what any of them has. ROUGE is the mean F1 over articles, BLEU that of the whole corpus. Each
+    sentence is on its own line: rougeLsum takes newlines as sentence boundaries. `by_article=True` adds `articles`, the
+    columns that `measures.measure` reads: one F1 per article and type of ROUGE, and the counts for BLEU.
 
     Args:
         language: of the texts; one of `params.LANGUAGES`.

@@ -1,4 +1,4 @@
-"""Score summaries: of one training with all that later comparisons need, and of a variant's trainings together."""
+"""Score summaries: of one training, with all that later comparisons need, and of a variant's trainings together."""
 
 import importlib.metadata
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ def score(rows: Sequence[Row], facts: Sequence[Row], articles: Mapping[str, Mapp
             and their number. Rows of further test sets carry their name as "set"; "cut" may say how many tokens
             of the article the model could not be shown, "written_by" what computed its attention.
         facts: {"set", "id", "facts": [{"kind", "value", "distance"}]}; empty if the source knows none.
-        articles: by set and id, as `rows.read_articles` gives them: "references" are taken in place of a row's own,
+        articles: by set and id, as `reading.read_articles` gives them: "references" are taken in place of a row's own,
             and where facts are known, "article" tells copied values from made-up ones. May lack any.
         language: of the articles; one of `params.LANGUAGES`.
 
@@ -96,7 +96,7 @@ def _score_set(name: str, rows: Sequence[Row], facts: Mapping[str, Any], article
 
 
 def _together(trainings: Sequence[Details]) -> dict[str, Any]:
-    """What several trainings wrote on one test set; one is treated alike."""
+    """The scores of one or more trainings on one test set."""
     columns, first = [training["articles"] for training in trainings], trainings[0]
     ids = first["articles"]["id"]
     if any(articles["id"] != ids for articles in columns):
@@ -121,7 +121,7 @@ def _mean_words(texts: Sequence[str]) -> float:
 
 
 def _losses(name: str, rows: Sequence[Row]) -> dict[str, list[Any]]:
-    """The columns `loss` and `tokens`, or none where no row has a loss."""
+    """The columns `loss` and `tokens`; empty if no row has a loss."""
     if not any(LOSS in row for row in rows):
         return {}
     if without := [row["id"] for row in rows if LOSS not in row or "tokens" not in row]:
@@ -145,7 +145,7 @@ def _by_set(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def _facts_of(name: str, rows: Sequence[Row], facts: Sequence[Row]) -> dict[str, Any]:
-    """The facts of every article of a set by its id; empty where the set has none at all."""
+    """The facts of every article of a set by its id; empty if the set has none."""
     known = {row["id"]: row["facts"] for row in facts if row["set"] == name}
     if unknown := known.keys() - {row["id"] for row in rows}:
         raise ValueError(f"set {name!r}: facts of {min(unknown)!r}, but no such row")

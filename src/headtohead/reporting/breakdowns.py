@@ -1,4 +1,4 @@
-"""Quality in parts: facts by distance, place and kind, what else is stated, and further test sets."""
+"""Quality in detail: facts by distance, position and kind, what else is stated, and further test sets."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +22,7 @@ def has_moved_facts(results: Results) -> bool:
 
 
 def recall_by_position(results: Results) -> Table:
-    """Fact recall of every variant by where the fact's sentence stands, all else fixed; 0 is first."""
+    """Fact recall of every variant by the position of the fact's sentence, all else fixed; 0 is first."""
     [name] = [name for name, part in results.standard.details["further"].items() if MOVED in part]
     return _recall("position", "place {}", {variant.name: variant.details["further"][name]
                                             for variant in results.variants})
@@ -38,7 +38,7 @@ def _recall(key: str, title: str, systems: Mapping[str, Mapping[str, Any]]) -> T
 
 
 def stated(results: Results) -> Table:
-    """What else than right facts a summary states, and where the wrong ones are from."""
+    """What summaries state besides right facts, and where the wrong ones come from."""
     measures = (FACT_RECALL, FACT_PRECISION, WRONG_FROM_ARTICLE)
     return Table(["model", *(LABELS[name] for name in measures)],
                  [[system.name, *(with_interval(system.details, name) for name in measures)]
@@ -54,13 +54,15 @@ def further(results: Results) -> Table:
     """Loss, ROUGE-1 and fact recall of every variant on the test set and on each longer one, the shortest first."""
     measures = (LOSS, ROUGE[0], FACT_RECALL)
     longer = [name for name, part in results.standard.details["further"].items() if MOVED not in part]
-    rows = [[variant.name, name, *(with_interval(part, measure) for measure in measures),
-             f"{part['cut']:.0%}" if "cut" in part else NOTHING]
-            for variant in results.variants for name in ["test", *longer]
-            for part in [variant.details if name == "test" else variant.details["further"][name]]]
+    rows = []
+    for variant in results.variants:
+        sets = {"test": variant.details, **{name: variant.details["further"][name] for name in longer}}
+        for name, part in sets.items():
+            cut = f"{part['cut']:.0%}" if "cut" in part else NOTHING
+            rows.append([variant.name, name, *(with_interval(part, measure) for measure in measures), cut])
     return Table(["variant", "test set", *(LABELS[name] for name in measures), "articles cut"], rows, words=2)
 
 
 def without_table(results: Results) -> str:
-    """The variants that no position table keeps from reading longer articles."""
+    """The variants without a position table, which can read longer articles."""
     return joined([variant.name for variant in results.variants if variant.profile["length_limit"] is None])

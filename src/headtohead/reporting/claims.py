@@ -1,8 +1,8 @@
-"""What may be claimed of the variants of a run: the one place between statistics and words."""
+"""What may be claimed about the variants of a run: the one place between statistics and words."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -16,12 +16,13 @@ from headtohead.statistics import Comparison, Ratio, compare, compare_all, ratio
 CONTROL = "full attention"  # the function of standard
 SECONDARY = (*ROUGE[:2], ROUGE[3], BLEU, LOSS, FACT_PRECISION)
 LOWER_IS_BETTER = (LOSS,)
-LEAST_LENGTH = 0.9  # of the control's summaries: MLPerf's gate, for a few sure words can score well
+LEAST_LENGTH = 0.9  # of the control's summaries: MLPerf's gate, because a few safe words can score well
 COSTS = {"forward": "forward pass", "first_token": "first token", "generate": "generation",
          "train_step": "training step", "memory": "peak memory"}
 MEMORY = "memory"
-BUSY = "busy"  # the pairs lie so far apart that something else must have used the machine
+BUSY = "busy"  # the pairs disagree so much that something else must have used the machine
 Standing = Literal["better", "worse", "equivalent", "undecided"]
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Quality:
 
     @property
     def standing(self) -> Standing:
-        """What a choice may rest on: a difference that is surely smaller than the margin makes none."""
+        """The verdict for a choice: a difference shown to be smaller than the margin counts as none."""
         return "equivalent" if self.comparison.within and not self.barred else self.verdict
 
     @property
@@ -51,12 +52,12 @@ class Quality:
         if self.verdict == "equivalent":
             return f"equivalent within {self.margin:g}"
         if self.verdict != "undecided":
-            return self.verdict + f", by less than {self.margin:g}" * self.comparison.within
+            return f"{self.verdict}, by less than {self.margin:g}" if self.comparison.within else self.verdict
         return f"{'no claim' if self.barred else 'undecided'}: {self.doubt}"
 
     @property
     def doubt(self) -> str:
-        """What nothing can be claimed for, or what would tell."""
+        """Why nothing can be claimed, or what would decide it."""
         if self.barred:
             return self.barred
         needed = self.comparison.trainings
@@ -67,7 +68,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class Cost:
-    """Time or memory of a variant over standard's; None if there was no room for one of them."""
+    """Time or memory of a variant over standard's; the ratio is None if one of them ran out of memory."""
 
     work: str
     ratio: Ratio | None
@@ -100,15 +101,16 @@ class Cost:
 
 @dataclass(frozen=True)
 class Claims:
-    """Everything that is claimed of a run.
+    """Everything that is claimed about a run.
 
     Args:
-        quality: of each variant that computes something else than standard; kernels of one function share it.
-        others: the differences to full attention on the measures that decide nothing, by measure and variant. Of the
-            loss, too, ours minus full attention's.
-        costs: by variant and work; those of standard are of standard against itself.
+        quality: for each variant that computes another function than standard; kernels of one function share it.
+        others: the differences to full attention on the other measures, by measure and variant; for the loss, too,
+            ours minus full attention's.
+        costs: by variant and work; those of standard compare it with itself.
         below_lead: variants whose primary measure is below Lead-3's.
-        cut_off: the seeds of a variant's trainings that were cut off before their end; only of variants that have some.
+        cut_off: by variant, the seeds of its trainings that were cut off before their end; without variants that have
+            none.
     """
 
     results: Results
@@ -123,7 +125,7 @@ class Claims:
         return LABELS[self.results.primary]
 
     def difference(self, measure: str, variant: str) -> Comparison | None:
-        """To full attention; None of a variant that computes it."""
+        """The difference to full attention; None for a variant that computes it."""
         if measure == self.results.primary:
             return self.quality[variant].comparison if variant in self.quality else None
         return self.others.get(measure, {}).get(variant)
@@ -135,27 +137,37 @@ class Claims:
 
 
 def judge(results: Results) -> Claims:
-    """All claims of a run."""
+    """All claims about a run."""
     functions = _functions(results)
     control = functions[results.standard.name]
     rest = {name: kernels for name, kernels in functions.items() if kernels is not control}
-    function_of = {kernel.name: name for name, kernels in rest.items() for kernel in kernels}
     cut_off = _cut_off(functions)
-    late = {name for name, kernels in functions.items() if any(kernel.name in cut_off for kernel in kernels)}
-    primary = _primary(results, rest, control, late)
-    others = {measure: _secondary(measure, rest, control, _margin(results, measure))
-              for measure in SECONDARY if measure != results.primary and _known(measure, results.variants)}
-    return Claims(
-        results, {variant: primary[name] for variant, name in function_of.items()},
-        {measure: {variant: found[name] for variant, name in function_of.items()} for measure, found in others.items()},
-        {variant.name: _costs(variant, results.params.margins) for variant in results.variants},
-        {kernel.name for kernels in functions.values() for kernel in kernels
-         if _mean(results.primary, kernels) < results.lead3.quality[results.primary]},
-        cut_off)
+    falling: set[str] = set()
+    below_lead: set[str] = set()
+    for name, kernels in functions.items():
+        names = {kernel.name for kernel in kernels}
+        if names & cut_off.keys():
+            falling.add(name)
+        if _mean(results.primary, kernels) < results.lead3.quality[results.primary]:
+            below_lead |= names
+
+    quality = _of_each_kernel(_primary(results, rest, control, falling), rest)
+    others = {}
+    for measure in SECONDARY:
+        if measure != results.primary and _known(measure, results.variants):
+            found = _secondary(measure, rest, control, _margin(results, measure))
+            others[measure] = _of_each_kernel(found, rest)
+    costs = {variant.name: _costs(variant, results.params.margins) for variant in results.variants}
+    return Claims(results, quality, others, costs, below_lead, cut_off)
+
+
+def _of_each_kernel(found: Mapping[str, Found], functions: Mapping[str, list[Variant]]) -> dict[str, Found]:
+    """By variant what was found by function."""
+    return {kernel.name: found[name] for name, kernels in functions.items() for kernel in kernels}
 
 
 def _cut_off(functions: Mapping[str, list[Variant]]) -> dict[str, list[int]]:
-    """See `Claims`; kernels of one function are held against each other."""
+    """See `Claims`."""
     found = {}
     for kernels in functions.values():
         late = still_falling([training for kernel in kernels for training in kernel.trainings])
@@ -166,7 +178,7 @@ def _cut_off(functions: Mapping[str, list[Variant]]) -> dict[str, list[int]]:
 
 
 def _functions(results: Results) -> dict[str, list[Variant]]:
-    """The variants by what they compute, under the name of the first of each; standard's is the control's."""
+    """The variants by what they compute, each function under its first variant's name; the control under standard's."""
     functions: dict[str, list[Variant]] = {}
     for variant in [results.standard, *results.variants]:
         kernels = results.kernels_of(variant)
@@ -176,17 +188,21 @@ def _functions(results: Results) -> dict[str, list[Variant]]:
 
 def _primary(results: Results, functions: Mapping[str, list[Variant]], control: list[Variant], falling: set[str],
              ) -> dict[str, Quality]:
+    if not functions:
+        return {}
     measure, margin = results.primary, _margin(results, results.primary)
-    found = compare_all({name: _scores(measure, kernels) for name, kernels in functions.items()},
-                        _scores(measure, control), margin) if functions else {}
+    scores = {name: _scores(measure, kernels) for name, kernels in functions.items()}
     seeds = len(results.params.seeds)
-    return {name: Quality(comparison, margin, seeds, _bar(
-        comparison, seeds, falling & {name, results.standard.name}, name, _words(functions[name]) / _words(control)))
-        for name, comparison in found.items()}
+    quality = {}
+    for name, comparison in compare_all(scores, _scores(measure, control), margin).items():
+        length = _words(functions[name]) / _words(control)
+        barred = _barred(comparison, seeds, falling & {name, results.standard.name}, name, length)
+        quality[name] = Quality(comparison, margin, seeds, barred)
+    return quality
 
 
-def _bar(comparison: Comparison, seeds: int, falling: set[str], name: str, length: float) -> str:
-    """Why nothing may be claimed of a function's quality; see `Quality`."""
+def _barred(comparison: Comparison, seeds: int, falling: set[str], name: str, length: float) -> str:
+    """Why nothing may be claimed about a function's quality; see `Quality`."""
     if seeds == 1:
         return "one seed"
     if falling:
@@ -198,19 +214,19 @@ def _bar(comparison: Comparison, seeds: int, falling: set[str], name: str, lengt
 
 def _secondary(measure: str, functions: Mapping[str, list[Variant]], control: list[Variant], margin: float,
                ) -> dict[str, Comparison]:
-    """For their intervals alone; of these measures no verdict is told."""
-    return {name: _turned(compare(_better(measure, kernels), _better(measure, control), margin), measure)
+    """For their intervals; no verdict is given on these measures."""
+    return {name: _restored(compare(_better(measure, kernels), _better(measure, control), margin), measure)
             for name, kernels in functions.items()}
 
 
 def _known(measure: str, variants: Iterable[Variant]) -> bool:
-    """Of every training: the precision of one that states nothing is none."""
+    """Whether every training has the measure: one that states nothing has no precision."""
     return all(measure in available(training.details["articles"])
                for variant in variants for training in variant.trainings)
 
 
-def _turned(found: Comparison, measure: str) -> Comparison:
-    """The difference as it is, where it was compared as its negative."""
+def _restored(found: Comparison, measure: str) -> Comparison:
+    """The difference with its own sign, if the negatives were compared."""
     if measure not in LOWER_IS_BETTER:
         return found
     return Comparison(-found.difference, -found.high, -found.low, found.p, found.within, found.trainings)
@@ -221,7 +237,7 @@ def _better(measure: str, kernels: Iterable[Variant]) -> Array:
 
 
 def _scores(measure: str, kernels: Iterable[Variant]) -> Array:
-    """[trainings, articles] of a function: its kernels averaged for each seed, for they are no draws of their own."""
+    """[trainings, articles] of a function: its kernels averaged for each seed, because they are not independent."""
     return np.asarray(np.mean([kernel.scores(measure) for kernel in kernels], axis=0))
 
 
@@ -239,5 +255,8 @@ def _margin(results: Results, measure: str) -> float:
 
 
 def _costs(variant: Variant, margins: Margins) -> dict[str, Cost]:
-    return {work: Cost(work, ratio(pairs, margin) if (pairs := variant.pairs(work)) else None, margin)
-            for work in COSTS for margin in [margins.memory if work == MEMORY else margins.time]}
+    costs = {}
+    for work in COSTS:
+        margin, pairs = margins.memory if work == MEMORY else margins.time, variant.pairs(work)
+        costs[work] = Cost(work, ratio(pairs, margin) if pairs else None, margin)
+    return costs

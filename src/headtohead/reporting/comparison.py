@@ -13,17 +13,19 @@ FLAT = {"forward": "forward_ms", "first_token": "first_token_ms", "generate": "g
 
 
 def quality(claims: Claims) -> Table:
-    """A row for each variant and baseline: the primary measure and what may be said of it, then the others."""
+    """A row for each variant and baseline: the primary measure and its verdict, then other measures."""
     primary = claims.results.primary
     others = [name for name in SHOWN if name != primary and name in claims.results.standard.quality]
     header = ["variant", claims.primary, "sd (seeds)", f"vs {CONTROL}", "verdict",
               *(LABELS[name] for name in others), "words"]
-    return Table(header, [[system.name, *_told(claims, system), *(_score(system, name) for name in others),
-                           f"{system.details['summary_words']:.1f}"]
-                          for system in (*claims.results.variants, *claims.results.baselines)])
+    rows = []
+    for system in (*claims.results.variants, *claims.results.baselines):
+        scores = [_score(system, name) for name in others]
+        rows.append([system.name, *_primary_cells(claims, system), *scores, f"{system.details['summary_words']:.1f}"])
+    return Table(header, rows)
 
 
-def _told(claims: Claims, system: System) -> list[str]:
+def _primary_cells(claims: Claims, system: System) -> list[str]:
     """The primary measure, its spread over seeds, the difference to full attention and the verdict."""
     score = give_or_take(system.details, claims.results.primary)
     if not isinstance(system, Variant):
@@ -40,7 +42,7 @@ def _score(system: System, name: str) -> str:
 
 
 def cost(claims: Claims) -> Table:
-    """A row for each variant: each cost, and how it stands to standard's; then what it sees and keeps."""
+    """A row for each variant: each cost and its ratio to standard's; then what the variant sees and keeps."""
     costs = _costs(claims, {"forward": "forward ms", "generate": "generate ms", "train_step": "step ms",
                             "memory": "peak MB"})
     kept = [[short(100 * variant.profile["seen_share"]), short(variant.profile["cache_mb"])]
@@ -50,15 +52,21 @@ def cost(claims: Claims) -> Table:
 
 
 def first_token(claims: Claims) -> Table:
-    """The same of the one cost that decides nothing."""
+    """The same for the one cost that does not affect the choice."""
     return _costs(claims, {"first_token": "first token ms"})
 
 
 def _costs(claims: Claims, works: Mapping[str, str]) -> Table:
-    header = ["variant", *(column for title in works.values() for column in (title, "ratio"))]
-    return Table(header, [[variant.name, *(cell for work in works for cell in (
-        short(variant.efficiency[FLAT[work]]), in_times(claims, variant, work)))]
-        for variant in claims.results.variants])
+    header = ["variant"]
+    for title in works.values():
+        header += [title, "ratio"]
+    rows = []
+    for variant in claims.results.variants:
+        row = [variant.name]
+        for work in works:
+            row += [short(variant.efficiency[FLAT[work]]), in_times(claims, variant, work)]
+        rows.append(row)
+    return Table(header, rows)
 
 
 def in_times(claims: Claims, variant: Variant, work: str) -> str:
@@ -81,7 +89,7 @@ def differences(claims: Claims) -> Table:
 
 
 def trainings(results: Results) -> Table:
-    """Every training, none left out: its scores, and where its validation loss was lowest."""
+    """Every training: its scores, and where its validation loss was lowest."""
     measures = [name for name in (FACT_RECALL, *ROUGE, BLEU, LOSS) if name in results.standard.quality]
     rows = [[variant.name, str(training.seed), *(f"{training.details[name]:.4f}" for name in measures),
              f"{training.details['summary_words']:.1f}", *_lowest(training)]

@@ -13,8 +13,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from headtohead.reporting.tables import short
 
-# As many looks as a run compares variants. Okabe and Ito's palette, which colour-blind readers can tell apart, with a
-# brown; then what lies furthest from those to any eye.
+# Enough for all variants of a run. Okabe and Ito's palette, which colour-blind readers can distinguish, with a brown;
+# then the colours that are furthest from those for any reader.
 COLOURS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#552200", "#F0E442", "#0000FF",
            "#77DDBB", "#883355", "#5588FF", "#5511AA", "#AA3300")
 MARKERS = "osD^vPX*p<>hd8H"
@@ -62,15 +62,15 @@ def panels(names: Sequence[str], count: int) -> tuple[Figure, list[Axes]]:
 
 
 def bare(axes: Axes) -> None:
-    """Without grid, ticks and bottom line: for bars whose numbers stand beside them."""
+    """No grid, ticks and bottom line: for bars with their numbers beside them."""
     axes.grid(visible=False)
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
     axes.tick_params(axis="y", length=0)
 
 
-def label_plainly(axes: Axes, places: Sequence[int]) -> None:
-    """Numbers as people write them on logarithmic axes: measured places, but none that would run into another."""
+def set_log_ticks(axes: Axes, places: Sequence[int]) -> None:
+    """Plain numbers on logarithmic axes, at those of the measured `places` whose labels do not overlap."""
     apart, shown = max(1.3, (places[-1] / places[0]) ** (1 / MOST_TICKS)), [places[0]]
     for place in places:
         shown += [place] if place >= apart * shown[-1] else []
@@ -101,13 +101,13 @@ def rows(axes: Axes, title: str, values: Sequence[float | None], ends: Ends | No
 
 
 def errors(values: Sequence[float], ends: Ends) -> list[list[float]]:
-    """Lengths of the error bars below and above; an interval need not hold its own estimate, but a bar must."""
+    """Lengths of the error bars below and above; never negative, though an interval may exclude its own estimate."""
     return [[max(0.0, value - low) for value, (low, _) in zip(values, ends, strict=True)],
             [max(0.0, high - value) for value, (_, high) in zip(values, ends, strict=True)]]
 
 
 def legend(figure: Figure, axes: Axes, columns: int = 4) -> None:
-    """Above the axes, from which it takes no room: the figure grows."""
+    """Above the axes, taking no room from them: the figure grows."""
     handles, names = axes.get_legend_handles_labels()
     labels = [wrapped(name) for name in names]
     columns = min(len(labels), 3 if max(map(len, labels)) > 12 else columns)
@@ -116,7 +116,7 @@ def legend(figure: Figure, axes: Axes, columns: int = 4) -> None:
 
 
 def lines(texts: Sequence[str]) -> int:
-    """Of the text with the most lines."""
+    """The number of lines of the longest text."""
     return max(1 + text.count("\n") for text in texts)
 
 

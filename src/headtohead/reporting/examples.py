@@ -1,4 +1,4 @@
-"""Articles of the test set with what every variant wrote about them."""
+"""Articles of the test set with every variant's summary."""
 
 from collections.abc import Sequence
 from difflib import SequenceMatcher
@@ -13,7 +13,7 @@ from headtohead.words import pieces
 
 
 def article_text(article: Record, results: Results) -> str:
-    """The article, its facts strong where they are known."""
+    """The article, with its facts in bold if they are known."""
     text: str = article["article"]
     return facts_marked(text, [fact["value"] for fact in article["facts"]]) if results.has_facts else text
 
@@ -21,7 +21,7 @@ def article_text(article: Record, results: Results) -> str:
 def side_by_side(article: Record, results: Results) -> Table:
     """The reference and every variant's summary of one article.
 
-    Strong is what to look at: facts where they are known, else the words that standard's summary does not have.
+    Bold marks the facts if they are known, else the words that standard's summary does not have.
     """
     summaries = {variant.name: variant.summaries[article["id"]] for variant in results.variants}
     if results.has_facts:
@@ -35,14 +35,14 @@ def side_by_side(article: Record, results: Results) -> Table:
 
 
 def facts_marked(text: str, values: Sequence[str]) -> Marked:
-    """`text` with the values that it states strong."""
+    """`text` with the values that it states in bold."""
     mentions = "|".join(mention(value) for value in values if states(text, value))
     parts = regex.split(f"({mentions})", text, flags=regex.V1) if mentions else [text]
     return Marked([(part, i % 2 == 1) for i, part in enumerate(parts)])
 
 
 def changes_marked(text: str, standard: str) -> Marked:
-    """`text` with the words strong that are not in `standard` at the like place."""
+    """`text` with the words in bold that `standard` does not have at the same place."""
     spans = pieces(text)
     words, others = ([whole[begin:end] for begin, end in pieces(whole)] for whole in (text, standard))
     parts: list[tuple[str, bool]] = []

@@ -1,4 +1,4 @@
-"""The report's figures. A variant looks alike in all of them."""
+"""The report's figures. A variant looks the same in all of them."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -17,7 +17,7 @@ from headtohead.reporting.drawing import COLOURS, DASHES, ERROR, GREY, MARKERS, 
 from headtohead.reporting.results import Results, System, Variant
 from headtohead.reporting.tables import LABELS
 
-BASELINES = ("////", "")  # white bars, hatched and plain: no grey is unlike every colour to every eye
+BASELINES = ("////", "")  # white bars, hatched and plain: any grey looks like some colour to some readers
 
 
 def draw_all(claims: Claims, folder: Path) -> None:
@@ -78,7 +78,7 @@ def quality_and_reach(claims: Claims) -> Figure:
     seen, kept = ([scale * variant.profile[key] for variant in results.variants]
                   for key, scale in (("seen_share", 100), ("cache_mb", 1)))
     for axes, values, title in zip(panels, (seen, kept), ("pairs seen, %", "cache of a sequence, MB"), strict=True):
-        for place, (variant, x) in enumerate(zip(results.variants, _apart(values), strict=True)):
+        for place, (variant, x) in enumerate(zip(results.variants, _separated(values), strict=True)):
             _points(axes, place, variant, [x], [variant.details[measure]],
                     [(variant.details[f"{measure}_low"], variant.details[f"{measure}_high"])], linestyle="none")
         axes.set(xlabel=title, xlim=(0, 1.12 * max(values)))
@@ -114,8 +114,8 @@ def _empty(figure: Figure, axes: Axes, why: str) -> Figure:
     return figure
 
 
-def _apart(values: Sequence[float]) -> list[float]:
-    """Moved to the right or left where several are the same, or their marks would hide each other."""
+def _separated(values: Sequence[float]) -> list[float]:
+    """Equal values moved slightly apart, so that their marks do not hide each other."""
     step = 0.035 * max(values)
     return [value + step * (values[:place].count(value) - (values.count(value) - 1) / 2)
             for place, value in enumerate(values)]
@@ -245,7 +245,7 @@ def _sweep(results: Results, draw: sweeps.Draw, x: str, y: str) -> Figure:
                   markeredgewidth=2.2, transform=axes.get_xaxis_transform(), clip_on=False)
     axes.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
     axes.grid(visible=True, axis="both")
-    drawing.label_plainly(axes, sorted({at for curve in curves for at in curve.measured_at}))
+    drawing.set_log_ticks(axes, sorted({at for curve in curves for at in curve.measured_at}))
     legend(figure, axes)
     return figure
 

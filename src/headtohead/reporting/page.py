@@ -13,27 +13,27 @@ from markdown_it.token import Token
 
 from headtohead.reporting.tables import Marked, Table
 
-# What could begin markup within a line, here or on GitHub; an underscore inside a word cannot.
+# What may begin markup within a line, here or on GitHub; an underscore inside a word cannot.
 SPECIAL = re.compile(r"([\\`*\[\]<|&~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 
 SCROLLS = 'class="scroll" role="region" aria-label="table" tabindex="0"'  # so that a keyboard can scroll it
 
 
 def escape(text: str) -> str:
-    """`text` as Markdown that shows it as it is within a line or a cell: no markup, and newlines become spaces."""
+    """`text` as Markdown that shows it unchanged in a line or a cell: no markup, and newlines become spaces."""
     parts = text.parts if isinstance(text, Marked) else [(text, False)]
     return "".join(f"**{_escape(part)}**" if strong else _escape(part) for part, strong in parts).strip()
 
 
 def lay_out(table: Table) -> str:
-    """A table in Markdown; its columns of numbers are set right."""
+    """A table in Markdown, with columns of numbers aligned right."""
     alignment = [":---" if i < table.words else "---:" for i in range(len(table.header))]
     rows = [map(escape, table.header), alignment, *(map(escape, row) for row in table.rows)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def fill(template: str, package: str = __package__, **values: Any) -> str:
-    """A template that lies in `package`, filled. Its filters: `text` escapes a text, `table` lays out a table."""
+    """A filled template from `package`. It has two filters: `text` escapes a text, `table` lays out a table."""
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
                               keep_trailing_newline=True, autoescape=template.endswith(".html.jinja"))
     environment.filters |= {"text": escape, "table": lay_out}
@@ -45,7 +45,7 @@ def to_html(markdown: str, folder: Path) -> str:
     """A whole page from CommonMark with tables; images are relative to `folder` and become part of the page.
 
     Everything before the first section is the page's opening, and a list of the sections follows it.
-    HTML within the Markdown is shown, not obeyed.
+    HTML within the Markdown is shown as text.
     """
     parser = _parser(folder)
     tokens = parser.parse(markdown)
@@ -76,7 +76,7 @@ def _escape(text: str) -> str:
 
 
 def _image(token: Token, folder: Path) -> str:
-    """The picture as a data URI: ids within one SVG cannot clash with those of another, as they would inline."""
+    """The image as a data URI: if SVGs were inlined, their ids could clash."""
     data = base64.b64encode((folder / str(token.attrs["src"])).read_bytes()).decode()
     alternative = _attribute(_plain(token.children or []))
     return f'<img alt="{alternative}" src="data:image/svg+xml;base64,{data}">'

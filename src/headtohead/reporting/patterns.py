@@ -14,7 +14,7 @@ from headtohead.params import read_params
 from headtohead.reporting import drawing
 
 LENGTHS = range(32, 257, 32)
-SHOWN = 0.6  # of the pairs, at most, are seen at the length that shows a pattern: three windows
+SHOWN = 0.6  # of the pairs at most are seen at a length that shows a pattern: three windows
 COLUMNS = 4  # of pictures; no function has more
 LAYERS = 4  # of the model whose patterns the documents show
 
@@ -22,7 +22,7 @@ Picture = tuple[AttentionSpec, str]  # one layer's, and what stands above it
 
 
 def who_sees_whom(variants: Mapping[str, AttentionSpec], layers: int) -> Figure:
-    """A picture of each function, or of each pattern that its layers have; kernels of one function share theirs."""
+    """A picture for each function, or for each pattern among its layers; kernels of one function share it."""
     rows = _in_rows([_pictures(names, variants[names[0]].depth(layers)) for names in _functions(variants)])
     length = common_length(spec.visibility for row in rows for spec, _ in row)
     heights = [1.3 + 0.13 * drawing.lines([title for _, title in row]) for row in rows]
@@ -37,7 +37,7 @@ def who_sees_whom(variants: Mapping[str, AttentionSpec], layers: int) -> Figure:
 
 
 def common_length(patterns: Iterable[Pattern]) -> int:
-    """The shortest length that shows each pattern; one that none of `LENGTHS` shows does not count."""
+    """The shortest length that shows each pattern, ignoring patterns that none of `LENGTHS` shows."""
     needed = (next((length for length in LENGTHS if _seen(pattern, length) <= SHOWN), 0) for pattern in patterns)
     return max(needed, default=0) or LENGTHS[-1]
 
@@ -55,7 +55,7 @@ def _functions(variants: Mapping[str, AttentionSpec]) -> list[list[str]]:
 
 
 def _pictures(names: Sequence[str], layers: Sequence[AttentionSpec]) -> list[Picture]:
-    """One for each pattern among the layers, with the numbers of those that have it; of many the first."""
+    """One for each pattern among the layers, up to `COLUMNS`, with the numbers of the layers that have it."""
     numbers: dict[AttentionSpec, list[int]] = {}
     for number, spec in enumerate(layers, 1):
         numbers.setdefault(spec.function, []).append(number)

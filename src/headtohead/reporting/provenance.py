@@ -51,16 +51,16 @@ def attention_shares(results: Results) -> Table:
 
 
 def roofline(results: Results) -> Table:
-    """What each variant's work comes to a second, and that as a share of the device's measured peaks."""
+    """Achieved throughput of each variant, and its share of the device's measured peaks."""
     header = ["variant", "work", "batch", "tokens in", "TFLOP/s", "of the peak", "GB/s", "of the peak"]
     rows = [[variant.name, timing["work"].replace("_", " "), str(timing["batch"]), f"{timing['length']:,}",
              short(timing["tflops"]), f"{timing['tflops_share']:.1%}",
              short(timing["gb_per_s"]), f"{timing['gb_per_s_share']:.1%}"]
-            for variant in results.variants for timing in _telling(variant, results.length)]
+            for variant in results.variants for timing in _shown_timings(variant, results.length)]
     return Table(header, rows, words=2)
 
 
-def _telling(variant: Variant, length: int) -> Iterator[dict[str, Any]]:
+def _shown_timings(variant: Variant, length: int) -> Iterator[dict[str, Any]]:
     """Forward and attention at the preset's own length and at the longest; generation; the largest training step."""
     for work in ("forward", "attention"):
         single = {timing["length"]: timing for timing in variant.timings(work) if timing["batch"] == 1}
@@ -70,7 +70,7 @@ def _telling(variant: Variant, length: int) -> Iterator[dict[str, Any]]:
 
 
 def counters(results: Results) -> Table:
-    """What NVIDIA's counters said while each variant generated; units are in the names."""
+    """NVIDIA's counters while each variant generated; units are in the names."""
     names = [name for name in results.standard.profile["nvml"] if name not in ("work", "runs")]
     rows = [[name, *(short(variant.profile["nvml"][name]) for variant in results.variants)] for name in names]
     return Table(["counter", *(variant.name for variant in results.variants)], rows)
@@ -90,7 +90,7 @@ def settings(results: Results) -> Table:
 
 
 def inputs(results: Results) -> Table:
-    """What became of the rows of each file that articles were read from."""
+    """What happened to the rows of each input file."""
     return _counts(results.inputs, words=2)
 
 
@@ -110,7 +110,7 @@ def scorer(results: Results) -> Table:
 
 
 def data(results: Results) -> str:
-    """What the run is of: "newswire, 8,000 articles to train and 1,000 to test"."""
+    """The run's data: "newswire, 8,000 articles to train and 1,000 to test"."""
     counts = {row["split"]: row["articles"] for row in results.lengths}
     source = results.params.chosen.data
     return f"{source.path or (source.hub and source.hub.name) or source.source}, {counts['train']:,} articles to " \
@@ -128,7 +128,7 @@ def cut(results: Results) -> str:
 
 
 def timed(results: Results, work: str) -> str:
-    """At what size a headline figure is timed: "batch 1, 256 tokens in, 32 out"."""
+    """The size at which a headline figure is timed: "batch 1, 256 tokens in, 32 out"."""
     profile, length = results.params.chosen.profile, results.length
     if work == "train_step":
         return f"batch {max(profile.train_batch_sizes)}, {length} tokens in"
@@ -161,7 +161,7 @@ def _with_range(timing: dict[str, Any]) -> str:
 
 
 def _flow(values: Mapping[str, Any]) -> str:
-    """As YAML writes a mapping on one line."""
+    """A mapping as one line of YAML."""
     text = yaml.safe_dump(dict(values), default_flow_style=True, sort_keys=False, width=10_000, allow_unicode=True)
     return text.strip()[1:-1]  # without the braces
 

@@ -1,4 +1,4 @@
-"""The last run as files to commit and to read on GitHub: numbers, figures and settings, and nobody's text."""
+"""The last run as files to commit and to read on GitHub: numbers, figures and settings, but no articles' text."""
 
 import subprocess
 from pathlib import Path
@@ -17,7 +17,7 @@ SOURCES = ("src", "stages", "params.yaml", "dvc.yaml")  # what decides a run, be
 
 
 def publish(params: Params, target: Path, command: str, took: str, commit: str | None = None) -> None:
-    """Write TARGET.md, TARGET.json and the figures in TARGET/, over those of an earlier time.
+    """Write TARGET.md, TARGET.json and the figures in TARGET/, replacing earlier ones.
 
     Args:
         target: a path without suffix.
@@ -26,9 +26,9 @@ def publish(params: Params, target: Path, command: str, took: str, commit: str |
         commit: of the code that ran; None asks git here.
 
     Raises:
-        DataError: a stage has not run, git does not tell the commit, or `target` cannot be written.
+        DataError: a stage has not run, git does not know the commit, or `target` cannot be written.
     """
-    from headtohead.reporting import page  # jinja2, which `print_comparison` does without
+    from headtohead.reporting import page  # jinja2, which `print_comparison` does not need
 
     claims = judge(read_results(params))
     origin = {"commit": commit or current_commit(), "command": command, "took": took}
@@ -44,7 +44,7 @@ def publish(params: Params, target: Path, command: str, took: str, commit: str |
 
 
 def record(claims: Claims, origin: dict[str, str]) -> dict[str, Any]:
-    """What the JSON holds: every system's numbers, how the variants differ, and what all comes from."""
+    """What the JSON holds: every system's numbers, how the variants differ, and where it all comes from."""
     results = claims.results
     variants = {variant.name: _scores(variant) | {name: variant.efficiency[name] for name in EFFICIENCY}
                 for variant in results.variants}
@@ -97,7 +97,7 @@ def _scores(system: System) -> dict[str, float]:
 
 
 def _draw(claims: Claims, folder: Path) -> None:
-    """Drawn from these very results: what lies in plots/ may be of an earlier run."""
+    """Draw the figures again from these results: those in plots/ may be from an earlier run."""
     from headtohead.reporting import figures  # matplotlib, too
 
     figures.draw_all(claims, folder)

@@ -1,4 +1,4 @@
-"""The report's first sentence, and what it must not be read without."""
+"""The report's first sentence, and the warnings that belong to it."""
 
 from collections.abc import Iterable, Mapping
 from math import inf, log
@@ -10,31 +10,31 @@ from headtohead.reporting.tables import joined
 from headtohead.statistics import Comparison
 
 GAINS = {"generate": "generation takes {} times as long", "forward": "a forward pass takes {} times as long",
-         "memory": "peak memory is {} times as large"}  # what may be a reason to take a variant
-LOSSES = ("forward", "generate", "train_step", "memory")  # what may be a reason not to
+         "memory": "peak memory is {} times as large"}  # possible reasons to take a variant
+LOSSES = ("forward", "generate", "train_step", "memory")  # possible reasons not to
 HELP = "more steps, a pretrained model or more articles would help"
 MOST_CUT = 0.1  # of the test articles, before the report warns
 ROUGE1 = ROUGE[0]
 
 
 def recommend(claims: Claims) -> str:
-    """Which variant to take on this machine, in one sentence that claims what is known and no more."""
+    """Which variant to take on this machine, in one sentence that claims no more than is known."""
     standard = claims.results.standard
     others = [variant for variant in claims.results.variants if variant is not standard]
     sound = [variant for variant in others if variant.name not in claims.below_lead]
     if fit := [variant for variant in sound if _qualifies(claims, variant)]:
-        return _take(claims, _foremost(claims, fit))
+        return _recommend(claims, _best(claims, fit))
     if standard.name in claims.below_lead:
-        return _nothing(claims)
+        return _no_recommendation(claims)
     tempting = [variant for variant in sound if _gains(claims, variant) or _better(claims, variant)]
     if not tempting:
         return "Keep standard: no variant is shown to be better, faster or smaller."
-    return _keep(claims, _foremost(claims, tempting))
+    return _keep_standard(claims, _best(claims, tempting))
 
 
 def _qualifies(claims: Claims, variant: Variant) -> bool:
-    """Better, or as good and cheaper; and shown to be dearer in nothing, beyond the margins."""
-    if _losses(claims, variant) or _open(claims, variant) or _lower_rouge(claims, variant):
+    """Whether it is better, or as good and cheaper, and no cost is or may be higher beyond its margin."""
+    if _losses(claims, variant) or _open_costs(claims, variant) or _lower_rouge(claims, variant):
         return False
     quality = claims.quality.get(variant.name)
     as_good = quality is None or quality.standing == "equivalent"
@@ -45,10 +45,10 @@ def _better(claims: Claims, variant: Variant) -> bool:
     return variant.name in claims.quality and claims.quality[variant.name].standing == "better"
 
 
-def _foremost(claims: Claims, variants: list[Variant]) -> Variant:
-    """The highest if some are better, else the one of whose quality there is the least doubt; then the cheapest.
+def _best(claims: Claims, variants: list[Variant]) -> Variant:
+    """The best on the primary measure if some are better, else the one with the least doubt; then the cheapest.
 
-    What lies within a margin is level, and the next thing decides; last the order in which variants are compared.
+    Differences within a margin count as ties, and the next criterion decides; last, the order of the variants.
     """
     doubt = {variant.name: _doubts(claims, variant) for variant in variants}
     left = [variant for variant in variants if doubt[variant.name] == min(doubt.values())]
@@ -69,7 +69,7 @@ def _doubts(claims: Claims, variant: Variant) -> int:
 
 
 def _level(variants: list[Variant], values: Mapping[str, float], margin: float) -> list[Variant]:
-    """Those whose value is the lowest, or less than the margin above it; one without a value is the highest."""
+    """Those whose value is at most the margin above the lowest; a missing value counts as the highest."""
     value = {variant.name: values.get(variant.name, inf) for variant in variants}
     return [variant for variant in variants if value[variant.name] <= min(value.values()) + margin]
 
@@ -79,34 +79,40 @@ def _gains(claims: Claims, variant: Variant) -> list[Cost]:
 
 
 def _losses(claims: Claims, variant: Variant) -> list[str]:
-    """In what a variant is shown to be worse."""
+    """What a variant is shown to be worse in."""
     quality, costs = claims.quality.get(variant.name), claims.costs[variant.name]
-    worse = [f"its {claims.primary} is worse: {claims.shown(claims.results.primary, variant.name)}"
-             ] * (quality is not None and quality.standing == "worse")
-    return [*worse, *(f"its {COSTS[work]} is {costs[work].evidence} times standard's" for work in LOSSES
-                      if costs[work].more)]
+    worse = []
+    if quality is not None and quality.standing == "worse":
+        worse.append(f"its {claims.primary} is worse: {claims.shown(claims.results.primary, variant.name)}")
+    for work in LOSSES:
+        if costs[work].more:
+            worse.append(f"its {COSTS[work]} is {costs[work].evidence} times standard's")
+    return worse
 
 
-def _open(claims: Claims, variant: Variant) -> list[str]:
-    """Costs that may be higher than standard's by more than the margin, for all that is known."""
-    costs = {work: claims.costs[variant.name][work] for work in LOSSES}
-    return [COSTS[work] for work, cost in costs.items()
-            if cost.ratio is not None and cost.ratio.verdict != "equivalent" and cost.ratio.high >= 1 + cost.margin]
+def _open_costs(claims: Claims, variant: Variant) -> list[str]:
+    """Costs that might still exceed standard's by more than the margin."""
+    found = []
+    for work in LOSSES:
+        cost = claims.costs[variant.name][work]
+        if cost.ratio is not None and cost.ratio.verdict != "equivalent" and cost.ratio.high >= 1 + cost.margin:
+            found.append(COSTS[work])
+    return found
 
 
 def _lower_rouge(claims: Claims, variant: Variant) -> Comparison | None:
-    """The difference in ROUGE-1, which is compared without a verdict, if by its point it is lower than the margin."""
+    """The difference in ROUGE-1, which has no verdict, if its estimate is lower by the margin or more."""
     found = claims.difference(ROUGE1, variant.name)
     lower = found is not None and found.difference <= -claims.results.params.margins.quality
     return found if lower and not _decides(claims) else None
 
 
 def _decides(claims: Claims) -> bool:
-    """Whether ROUGE-1 is what a choice rests on."""
+    """Whether ROUGE-1 is the measure that decides."""
     return claims.results.primary == ROUGE1
 
 
-def _take(claims: Claims, variant: Variant) -> str:
+def _recommend(claims: Claims, variant: Variant) -> str:
     gains, quality = _gains(claims, variant), claims.quality.get(variant.name)
     difference = claims.shown(claims.results.primary, variant.name)
     if quality is None:
@@ -120,25 +126,26 @@ def _take(claims: Claims, variant: Variant) -> str:
 
 
 def _of_rouge(claims: Claims, variant: Variant) -> list[str]:
-    """What is known of ROUGE-1 beside a primary measure that is another."""
+    """What is known about ROUGE-1 if another measure is the primary one."""
     rouge, margin = claims.difference(ROUGE1, variant.name), claims.results.params.margins.quality
     if rouge is None or _decides(claims):
         return []
     return [f"ROUGE-1 is not inferior by {margin:g}" if rouge.low > -margin else "ROUGE-1 is not shown to be inferior"]
 
 
-def _keep(claims: Claims, variant: Variant) -> str:
-    """The trade that the most tempting variant offers."""
-    better = [f"{claims.primary} is {claims.shown(claims.results.primary, variant.name)}"] * _better(claims, variant)
+def _keep_standard(claims: Claims, variant: Variant) -> str:
+    """The trade-off of the most tempting variant."""
+    gains = _in_words(_gains(claims, variant))
+    if _better(claims, variant):
+        gains = [f"{claims.primary} is {claims.shown(claims.results.primary, variant.name)}", *gains]
     against = _losses(claims, variant) or [_doubt(claims, variant)]
-    return f"Keep standard: with {variant.name} {joined([*better, *_in_words(_gains(claims, variant))])}, " \
-           f"but {joined(against)}."
+    return f"Keep standard: with {variant.name} {joined(gains)}, but {joined(against)}."
 
 
 def _doubt(claims: Claims, variant: Variant) -> str:
-    """Why a variant does not qualify that is not shown to be worse."""
-    if dearer := _open(claims, variant):
-        return f"whether its {joined(dearer)} costs more is open"
+    """Why a variant that is not shown to be worse does not qualify."""
+    if unclear := _open_costs(claims, variant):
+        return f"whether its {joined(unclear)} costs more is open"
     rouge, quality = _lower_rouge(claims, variant), claims.quality[variant.name]
     if rouge and quality.standing != "undecided":
         return f"its ROUGE-1 {'is' if rouge.high < 0 else 'may be'} lower: {claims.shown(ROUGE1, variant.name)}"
@@ -146,14 +153,14 @@ def _doubt(claims: Claims, variant: Variant) -> str:
 
 
 def _in_words(gains: Iterable[Cost]) -> list[str]:
-    """Of the two times the first that is a gain, and memory."""
+    """The gain in generation, or else in a forward pass; and that in memory."""
     evidence = {cost.work: cost.evidence for cost in gains}
     if "generate" in evidence:
         evidence.pop("forward", None)
     return [GAINS[work].format(words) for work, words in evidence.items()]
 
 
-def _nothing(claims: Claims) -> str:
+def _no_recommendation(claims: Claims) -> str:
     results = claims.results
     lead = f"that of Lead-3, an article's first three sentences ({results.lead3.quality[results.primary]:.3f})"
     if len(claims.below_lead) == len(results.variants):
@@ -166,7 +173,7 @@ def _nothing(claims: Claims) -> str:
 
 
 def warnings(claims: Claims) -> list[str]:
-    """What keeps this run from saying more; each a sentence or two."""
+    """What limits the conclusions of this run; each a sentence or two."""
     results = claims.results
     found = []
     if len(results.params.seeds) == 1:
@@ -192,7 +199,7 @@ def _trainings(falling: Mapping[str, list[int]]) -> Iterable[str]:
 
 
 def _busy(claims: Claims) -> Iterable[str]:
-    """"flash (generation)": whose pairs lie too far apart."""
+    """"flash (generation)": variants and costs whose pairs disagree too much."""
     for variant in claims.results.variants:
         if costs := [COSTS[cost.work] for cost in claims.costs[variant.name].values() if cost.words == BUSY]:
             yield f"{variant.name} ({', '.join(costs)})"

@@ -1,4 +1,4 @@
-"""The report: report/report.md, the page made from it, the figures, and the headline numbers."""
+"""The report: report/report.md, the HTML made from it, the figures, and the headline numbers."""
 
 import json
 from typing import Any
@@ -17,12 +17,12 @@ EFFICIENCY = ("forward_ms", "generate_ms", "first_token_ms", "tokens_per_s", "pe
 
 
 def build(params: Params) -> None:
-    """Write report/report.md and .html, plots/*.svg and metrics/headline.json, from what the stages left.
+    """Write report/report.md and .html, plots/*.svg and metrics/headline.json, from the stages' files.
 
     Raises:
-        DataError: a stage has not run, or files are of different runs; names a file and the command that makes it.
+        DataError: a stage has not run, or files are from different runs; names a file and the command that makes it.
     """
-    from headtohead.reporting import figures, page  # matplotlib and jinja2, which `print_comparison` does without
+    from headtohead.reporting import figures, page  # matplotlib and jinja2, which `print_comparison` does not need
 
     claims = judge(read_results(params))
     figures.draw_all(claims, PLOTS)
@@ -38,7 +38,7 @@ def print_comparison(params: Params) -> None:
     """Show the first sentence, the first tables, and where the report is, on the terminal.
 
     Raises:
-        DataError: a stage has not run, or files are of different runs.
+        DataError: a stage has not run, or files are from different runs.
     """
     from rich.console import Console
 
@@ -67,7 +67,7 @@ def _for_terminal(table: tables.Table, chosen: str) -> Any:
 
 
 def headline(results: Results) -> dict[str, Any]:
-    """The chosen variant's numbers and how they stand to standard's; the same keys whichever is chosen."""
+    """The chosen variant's numbers, and their relation to standard's; the same keys whichever is chosen."""
     ours = next(variant for variant in results.variants if variant.name == results.params.attention)
     standard = results.standard
     return {
@@ -80,12 +80,12 @@ def headline(results: Results) -> dict[str, Any]:
 
 
 def _over(one: float | None, other: float | None) -> float | None:
-    """None if the device had no room for one of them."""
+    """None if one of them ran out of memory."""
     return None if one is None or other is None else one / other
 
 
 def contents(claims: Claims) -> dict[str, Any]:
-    """What the template speaks of."""
+    """The template's variables."""
     results, margins = claims.results, claims.results.params.margins
     return {
         "claims": claims, "results": results, "recommendation": recommend(claims), "warnings": warnings(claims),

@@ -1,4 +1,4 @@
-"""Everything the report is made of, read from the files of the other stages."""
+"""Everything that the report is made from, read from the files of the other stages."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ from headtohead.attention import AttentionSpec
 from headtohead.params import BASELINES, Params
 from headtohead.paths import ARTICLES, EFFICIENCY, HEADLINE, LENGTHS, MACHINE, QUALITY, SUBSET, Run, details, metrics
 from headtohead.quality.measures import FACT_RECALL, ROUGE, Array, by_article
-from headtohead.quality.rows import read_predictions
+from headtohead.quality.reading import read_predictions
 from headtohead.records import DataError, read_jsonl
 
 SHOWN_ARTICLES = 3
@@ -23,7 +23,7 @@ NAMES = dict(zip(BASELINES, ("Lead-3", "untrained"), strict=True))  # as the rep
 
 @dataclass(frozen=True)
 class Training:
-    """One training: its scores as `quality.scoring.score` returns them, and its learning curve, a row a step."""
+    """One training: its scores as `quality.scoring.score` returns them, and its learning curve, one row per step."""
 
     seed: int
     details: dict[str, Any]
@@ -71,11 +71,11 @@ class Variant(System):
         return np.stack([by_article(measure, training.details["articles"]) for training in self.trainings])
 
     def pairs(self, work: str) -> list[tuple[float, float]] | None:
-        """Ours and standard's, side by side, in ms or MB; None if the device had no room for one of them."""
+        """Ours and standard's, side by side, in ms or MB; None if one of them ran out of memory."""
         return self.profile["pairs"][work]
 
     def timings(self, work: str) -> list[dict[str, Any]]:
-        """Every timing of `work`, those left out that the device had no room for."""
+        """Every timing of `work`, except those that ran out of memory."""
         return [timing for timing in self.profile["timings"]
                 if timing["work"] == work and not timing.get("out_of_memory")]
 
@@ -88,9 +88,9 @@ class Variant(System):
 class Results:
     """One run.
 
-    `baselines` are the rows to hold the variants against: Lead-3 and the untrained model. `articles` are the first of
-    the test set. `inputs` say what became of the rows of each file that was read; the bundled source reads none.
-    `lengths` say how each split fits, as `data.tokens.lengths` has it.
+    `baselines` are the reference rows: Lead-3 and the untrained model. `articles` are the first of the test set.
+    `inputs` say what happened to the rows of each input file; the bundled source has none. `lengths` say how each split
+    fits, as in data/details/lengths.json.
     """
 
     params: Params
@@ -111,17 +111,17 @@ class Results:
 
     @property
     def on_cpu(self) -> bool:
-        """Profiled on the processor; a GPU has a name of its own."""
+        """Whether it was profiled on the processor, whose name the device then has."""
         return bool(self.standard.profile["device"].startswith(self.machine["processor"]))
 
     @property
     def length(self) -> int:
-        """The preset's own, in tokens."""
+        """The preset's own length, in tokens."""
         return self.params.chosen.tokenizer.max_length
 
     @property
     def layers(self) -> int:
-        """Of the model."""
+        """How many layers the model has."""
         return int(self.standard.profile["layers"])
 
     @property
@@ -131,7 +131,7 @@ class Results:
 
     @property
     def language(self) -> str:
-        """The one that all systems were scored in."""
+        """The language in which all systems were scored."""
         return str(self.standard.details["scorer"]["language"])
 
     @property
@@ -140,7 +140,7 @@ class Results:
 
     @property
     def primary(self) -> str:
-        """The measure that a choice rests on."""
+        """The measure that decides."""
         return FACT_RECALL if self.has_facts else ROUGE[0]
 
     def kernels_of(self, variant: Variant) -> list[Variant]:
@@ -149,13 +149,13 @@ class Results:
 
 
 def read_results(params: Params, whole: bool = True) -> Results:
-    """Read all of it; relative to the current directory, for the variants that `params.compared` lists.
+    """Read the results in the current directory, for the variants that `params.compared` lists.
 
     Args:
-        whole: with articles and summaries, and what became of input files.
+        whole: whether to read articles, summaries and the tallies of input files, too.
 
     Raises:
-        DataError: a stage has not run, or files are of different runs; names a file and the command.
+        DataError: a stage has not run, or files are from different runs; names a file and the command.
     """
     variants = [_variant(name, params.variants[name], params.seeds, whole) for name in params.compared]
     baselines = {name: System(label, _json(metrics(name, QUALITY)), _json(details(name, QUALITY)))
@@ -170,7 +170,7 @@ def read_results(params: Params, whole: bool = True) -> Results:
 
 
 def check_headline(params: Params) -> None:
-    """Whether the report was made of this run.
+    """Check that the report was made from this run.
 
     Raises:
         DataError: it was not.
@@ -191,7 +191,7 @@ def _variant(name: str, spec: AttentionSpec, seeds: Iterable[int], whole: bool) 
 
 
 def _check_one_run(params: Params, variants: Sequence[Variant], baselines: Mapping[str, System]) -> None:
-    """Numbers of different presets, articles or seeds are not compared without a word."""
+    """Refuse to compare numbers from different presets, articles or seeds."""
     files = {details(name, QUALITY): baseline.details for name, baseline in baselines.items()}
     for variant in variants:
         if variant.quality["seeds"] != len(params.seeds):
@@ -211,7 +211,7 @@ def _mixture(file: Path, found: str, wanted: Any) -> DataError:
 
 
 def _curve(path: Path) -> list[dict[str, float]]:
-    """The rows of a training curve; a value that a step does not have is left out."""
+    """The rows of a training curve, without values that a step does not have."""
     with _existing(path).open(encoding="utf-8", newline="") as lines:
         return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(lines)]
 

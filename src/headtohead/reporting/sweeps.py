@@ -1,6 +1,6 @@
-"""How cost grows with length and batch size, and about where one variant's line crosses another's.
+"""How cost grows with length and batch size, and roughly where one variant's line crosses another's.
 
-Sweeps are taken once, in one process: they describe, and claim nothing.
+Sweeps are measured once, in one process: they are a description and not a claim.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,14 +28,14 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """One variant's line, and where the device had no room for a point of it."""
+    """One variant's line, and where it ran out of memory."""
 
     points: Sequence[Point]
     no_room: Sequence[int]
 
     @property
     def measured_at(self) -> list[int]:
-        """All lengths or batch sizes, room or not."""
+        """All lengths or batch sizes, including those that ran out of memory."""
         return [*self.no_room, *(point.at for point in self.points)]
 
 
@@ -102,7 +102,7 @@ def table(results: Results, measures: Mapping[str, Draw], title: str) -> Table:
 
 
 def crossings(results: Results, measures: Mapping[str, Draw]) -> Table:
-    """Which of two variants takes less, and from where on: each against standard, and other pairs that cross."""
+    """Which of two variants takes less, and where that changes: each against standard, and other pairs that cross."""
     rows = []
     for a, b in _pairs(results):
         found = [compare(draw(results, a), draw(results, b), _least(results, measure))
@@ -114,7 +114,7 @@ def crossings(results: Results, measures: Mapping[str, Draw]) -> Table:
 
 
 def _pairs(results: Results) -> Iterator[tuple[Variant, Variant]]:
-    """Every two variants, those with standard first, which is the second of its pairs."""
+    """All pairs of variants: first those with standard, which is the second of the two."""
     others = [variant for variant in results.variants if variant is not results.standard]
     yield from ((variant, results.standard) for variant in others)
     yield from combinations(others, 2)
@@ -140,8 +140,8 @@ class Comparison:
 
     @property
     def crossings(self) -> list[float]:
-        """Where the lines cross: between two neighbours in `apart` with the order changed, on the straight lines
-        that join the values there when both axes are logarithmic."""
+        """Where the lines cross: between two neighbours in `apart` with a different order, on the straight lines
+        between their values on logarithmic axes."""
         return [exp(log(left) + before / (before - after) * (log(right) - log(left)))
                 for (left, before), (right, after) in pairwise(self.apart) if before * after < 0]
 
@@ -155,31 +155,39 @@ class Comparison:
         if not self.apart:
             return ALIKE
         names = [a, b] if self.apart[0][1] < 0 else [b, a]
-        if turns := [f", from about {at:,.0f} {names[(i + 1) % 2]}" for i, at in enumerate(self.crossings)]:
-            return names[0] + "".join(turns)
+        if self.crossings:
+            text = names[0]
+            for i, at in enumerate(self.crossings, 1):
+                text += f", from about {at:,.0f} {names[i % 2]}"
+            return text
         unclear = [at for at in self.common if at not in dict(self.apart)]
         return f"{names[0]}; {ALIKE} at {_listed(unclear)}" if unclear else f"{names[0]} throughout"
 
 
 def compare(a: Curve, b: Curve, least: float) -> Comparison:
-    """Two curves, which are apart where their ranges do not overlap and their ratio is larger than `least`."""
+    """Two curves; they are apart where their ranges do not overlap and their ratio is larger than `least`."""
     others = {point.at: point for point in b.points}
-    both = [(ours, others[ours.at]) for ours in a.points if ours.at in others]
-    return Comparison([ours.at for ours, _ in both],
-                      [(ours.at, log(ours.value / theirs.value)) for ours, theirs in both
-                       if (ours.high < theirs.low or theirs.high < ours.low)
-                       and max(ours.value / theirs.value, theirs.value / ours.value) > least])
+    common: list[int] = []
+    apart: list[tuple[int, float]] = []
+    for ours in a.points:
+        if (theirs := others.get(ours.at)) is None:
+            continue
+        common.append(ours.at)
+        overlap = ours.low <= theirs.high and theirs.low <= ours.high
+        if not overlap and max(ours.value / theirs.value, theirs.value / ours.value) > least:
+            apart.append((ours.at, log(ours.value / theirs.value)))
+    return Comparison(common, apart)
 
 
 def without_room(results: Results, measures: Mapping[str, Draw]) -> str:
-    """"standard at 8,192 and 16,384": which variants the device had no room for, and where; empty if for all."""
+    """"standard at 8,192 and 16,384": which variants ran out of memory, and where; empty if none did."""
     lost = {variant.name: sorted({at for draw in measures.values() for at in draw(results, variant).no_room})
             for variant in results.variants}
     return "; ".join(f"{name} at {_listed(places)}" for name, places in lost.items() if places)
 
 
 def left_out(results: Results) -> str:
-    """"standard and flash beyond 520 tokens": swept lengths that a variant has no positions for; empty if none."""
+    """"standard and flash beyond 520 tokens": lengths for which variants have no positions; empty if there are none."""
     short_of: dict[int, list[str]] = {}
     for variant in results.variants:
         if variant.profile["lengths_left_out"]:
@@ -188,13 +196,15 @@ def left_out(results: Results) -> str:
 
 
 def waiting(results: Results) -> str:
-    """Up to which batch size a variant's training step waits on a GPU rather than computes, as a sentence; or nothing.
+    """A sentence on the batch sizes up to which the GPU mostly waits in a training step; empty if there are none.
 
-    Where it computes, twice the batch takes about twice the time, and where it waits about the same.
+    If it computes, twice the batch takes about twice the time; if it waits, about the same.
     """
-    steps = [(point, after) for variant in results.variants
-             for point, after in pairwise(_curve(variant.timings("train_step"), "batch", _time).points)]
-    waits = [point.at for point, after in steps if after.value / point.value < (after.at / point.at) ** 0.5]
+    waits = []
+    for variant in results.variants:
+        for point, after in pairwise(_curve(variant.timings("train_step"), "batch", _time).points):
+            if after.value / point.value < (after.at / point.at) ** 0.5:
+                waits.append(point.at)
     if results.on_cpu or not waits:
         return ""
     return f" Up to batch {max(waits)} the GPU waits for Python to launch a step's kernels."

@@ -1,4 +1,4 @@
-"""Tables as data: plain text in cells, laid out by the template; and how numbers are written in them."""
+"""Tables as data, with plain text in cells, laid out by the template; and how numbers are written in them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ MOST_DIGITS = 6
 
 
 class Marked(str):
-    """A text in parts, some of them strong."""
+    """A text in parts, some of them in bold."""
 
     parts: Sequence[tuple[str, bool]]
 
@@ -33,7 +33,7 @@ class Table:
 
 
 def short(number: float | None) -> str:
-    """Three significant digits, never fewer than the whole part has; a dash for what did not fit in memory."""
+    """Three significant digits, or all digits of the whole part; a dash for what did not fit in memory."""
     if number is None:
         return NOTHING
     digits = 2 - floor(log10(abs(number))) if number else 0
@@ -41,20 +41,20 @@ def short(number: float | None) -> str:
 
 
 def signed(difference: float, low: float, high: float) -> str:
-    """"+0.031 (+0.012 to +0.050)": of as many digits as show that what is not zero is not."""
+    """"+0.031 (+0.012 to +0.050)", with enough digits that nothing but zero is shown as zero."""
     digits = _digits(3, (difference, low, high), 0.0)
     texts = [f"{value:+.{digits}f}" for value in (difference, low, high)]
     return bracketed(*texts) if isfinite(low) else texts[0]
 
 
 def times(value: float, low: float, high: float, claimed: bool) -> str:
-    """"0.52 (0.51 to 0.53)", of a ratio: if it is claimed, of as many digits as show that what is not one is not."""
+    """"0.52 (0.51 to 0.53)" for a ratio; if it is claimed, with enough digits that nothing but one is shown as one."""
     digits = _digits(2, (value, low, high), 1.0) if claimed else 2
     return bracketed(*(f"{number:.{digits}f}" for number in (value, low, high)))
 
 
 def _digits(least: int, values: Sequence[float], neutral: float) -> int:
-    """So many that no value is rounded to `neutral`; what is nearer than `MOST_DIGITS` show counts as that."""
+    """Enough that no value is rounded to `neutral`; what `MOST_DIGITS` cannot distinguish from it counts as equal."""
     off = [abs(value - neutral) for value in values if isfinite(value)]
     smallest = min((value for value in off if value >= 10.0 ** -MOST_DIGITS), default=1.0)
     return max(least, -floor(log10(smallest)))
@@ -75,7 +75,7 @@ def with_interval(values: dict[str, Any], name: str) -> str:
 
 
 def bracketed(number: str, low: str, high: str) -> str:
-    """With no-break spaces inside the brackets: where a column is narrow they go to a line of their own, whole."""
+    """With no-break spaces inside the brackets: in a narrow column the interval wraps to a new line as a whole."""
     return f"{number} ({low}\u00a0to\u00a0{high})"
 
 

@@ -1,4 +1,4 @@
-"""Variants that differ in the width of their window alone, as curves over it."""
+"""Variants that differ only in the width of their window, as curves over that width."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Layers = tuple[AttentionSpec, ...]
 
 @dataclass(frozen=True)
 class Curve:
-    """`points` are widths, each with its variant, the narrowest first; `full` sees all where they have the window."""
+    """`points` are widths with their variants, the narrowest first; `full` has full attention instead of the window."""
 
     label: str
     points: Sequence[tuple[int, Variant]]
@@ -21,7 +21,7 @@ class Curve:
 
 
 def curves(results: Results) -> list[Curve]:
-    """A curve for each set of layers that have a window, and for what else the variants have in common."""
+    """A curve for each group of variants that differ only in the width of the window."""
     computed: dict[Layers, Variant] = {}  # the first kernel of each function
     for variant in results.variants:
         layers = tuple(layer.function for layer in variant.spec.depth(results.layers))
@@ -40,13 +40,13 @@ def _without_width(layers: Layers) -> Layers:
 
 
 def _widened(layers: Layers) -> Layers:
-    """With full attention in place of every window."""
+    """With full attention instead of every window."""
     return tuple(AttentionSpec(kernel=layer.kernel, positions=layer.positions) if "window" in layer.numbers else layer
                  for layer in layers)
 
 
 def _label(layers: Layers) -> str:
-    """"3 of 4 layers", and what is not as in most variants."""
+    """"3 of 4 layers", and what is unusual about the variants."""
     [first, *more] = [layer for layer in layers if "window" in layer.numbers]
     where = "every layer" if 1 + len(more) == len(layers) else f"{1 + len(more)} of {len(layers)} layers"
     return ", ".join([where, *[first.positions] * (first.positions != "learned"),

@@ -10,8 +10,8 @@ from headtohead.params import Tokenizer
 from headtohead.records import DataError
 
 END_OF_TEXT = "<|endoftext|>"
-ENDS = (END_OF_TEXT, "</s>", "<eos>", "[EOS]", "[SEP]")  # what others call it
-SPELLED = 0.9  # least share of characters that a tokenizer for the articles' language knows
+ENDS = (END_OF_TEXT, "</s>", "<eos>", "[EOS]", "[SEP]")  # its usual names
+SPELLED = 0.9  # least share of the characters that a tokenizer for the articles' language knows
 
 
 def train_tokenizer(settings: Tokenizer, texts: Iterable[str]) -> PreTrainedTokenizerBase:
@@ -34,7 +34,7 @@ def pretrained_tokenizer(settings: Tokenizer, source: str, texts: list[str]) -> 
     """The tokenizer of a local folder; the separator is spelled in its own tokens, and end-of-text pads.
 
     Args:
-        texts: some that it is meant for.
+        texts: a sample of the texts that it is meant for.
 
     Raises:
         DataError: it cannot be read, is not a fast one, has no end-of-text, or cannot spell the separator or more than
@@ -60,7 +60,7 @@ def pretrained_tokenizer(settings: Tokenizer, source: str, texts: list[str]) -> 
 
 
 def _end_of_text(tokenizer: PreTrainedTokenizerBase, named: str | None, source: str) -> str:
-    """The token that ends a summary: the one that is named, else the tokenizer's own."""
+    """The token that ends a summary: the named one, else the tokenizer's own."""
     end, vocabulary = named or tokenizer.eos_token, tokenizer.get_vocab()
     if end is None or end not in vocabulary:
         likely = [token for token in ENDS if token in vocabulary]
@@ -75,7 +75,7 @@ def _end_of_text(tokenizer: PreTrainedTokenizerBase, named: str | None, source: 
 
 
 def _spelled(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> float:
-    """The share of characters, but for white space, that are in a token other than the unknown one."""
+    """The share of the characters, ignoring white space, that are in a token other than the unknown one."""
     unknown, total, known = _unknown(tokenizer), 0, 0
     for text, encoding in zip(texts, encode(tokenizer, texts, offsets=True), strict=True):
         places = {place for token, span in zip(encoding.ids, encoding.offsets, strict=True)
@@ -99,7 +99,7 @@ def separator_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def prefixed(text: str) -> str:
-    """A text as it is tokenised: after a space, so that a name is spelled alike at the start and within."""
+    """A text as it is tokenised: after a space, so that a name has the same tokens at the start and within."""
     return " " + text.strip() if text.strip() else ""
 
 

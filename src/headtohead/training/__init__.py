@@ -1,1 +1,1 @@
-"""Training: the one step, the run that takes it, and the checkpoints from which it goes on."""
+"""Training: the one step, the run, and the checkpoints from which it resumes."""

@@ -1,4 +1,4 @@
-"""A training's checkpoints: which of them are whole, which is the best, and when they may go."""
+"""A training's checkpoints: which are complete, which is the best, and when they may be removed."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ def checkpoint_folder(variant: str, *settings: object) -> Path:
 
     Args:
         variant: its name.
-        settings: all that the result depends on beside the code; what differs in any gets a folder of its own.
+        settings: everything besides the code that the result depends on; a difference in any gives another folder.
     """
     versions = (torch.__version__, transformers.__version__)
     digest = hashlib.blake2b(repr((settings, versions, _code())).encode(), digest_size=8).hexdigest()
@@ -32,13 +32,13 @@ def checkpoint_folder(variant: str, *settings: object) -> Path:
 
 
 def _code() -> list[str]:
-    """The source of all our modules that are loaded: no training goes on with other code than it began with."""
+    """The source of all our loaded modules: no training continues with other code than it began with."""
     files = {module.__file__ for name, module in sys.modules.items() if name.startswith("headtohead.")}
     return [Path(file).read_text(encoding="utf-8") for file in sorted(filter(None, files))]
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:
-    """The latest checkpoint that can be gone on from; later ones, cut off or damaged, are removed."""
+    """The latest checkpoint to resume from; later ones, which are incomplete or damaged, are removed."""
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1])):
         if _sealed(checkpoint) and _sealed(best_checkpoint(folder, state_of(checkpoint))):
             return checkpoint
@@ -46,23 +46,23 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def forget_finished(but: Collection[Path]) -> None:
-    """Remove the checkpoints of trainings that came to their end, except the folders in `but`.
+def remove_finished(keep: Collection[Path]) -> None:
+    """Remove the checkpoints of finished trainings, except the folders in `keep`.
 
-    They stay until another training begins, for DVC may be killed or find the disk full before it has the model.
+    They stay until another training begins, because DVC may be killed or find the disk full before it has the model.
     """
     for folder in CHECKPOINTS.glob("*"):
-        if folder not in but and finished(folder):
+        if folder not in keep and finished(folder):
             shutil.rmtree(folder)
 
 
 def finished(folder: Path) -> bool:
-    """Whether the training whose checkpoints these are came to its end."""
+    """Whether the training with these checkpoints has finished."""
     return any(map(_is_last, folder.glob("checkpoint-*")))
 
 
 def _sealed(checkpoint: Path) -> bool:
-    """Whether its files are those that training wrote, whole and no others."""
+    """Whether its files are exactly those that training wrote."""
     try:
         return bool(json.loads((checkpoint / SEAL).read_text()) == _contents(checkpoint))
     except (OSError, ValueError):
@@ -78,7 +78,7 @@ def _contents(checkpoint: Path) -> dict[str, dict[str, str | int]]:
 
 
 def state_of(checkpoint: Path) -> dict[str, Any]:
-    """Trainer's own account of a whole checkpoint."""
+    """Trainer's own state in a complete checkpoint."""
     return json.loads((checkpoint / "trainer_state.json").read_text())
 
 
@@ -88,7 +88,7 @@ def best_checkpoint(folder: Path, state: dict[str, Any]) -> Path:
 
 
 class Seal(TrainerCallback):
-    """Marks a checkpoint as whole, and only then removes older ones, so that a whole one is always there."""
+    """Marks a checkpoint as complete, and only then removes older ones, so that there is always a complete one."""
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"

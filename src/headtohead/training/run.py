@@ -21,24 +21,24 @@ log = logging.getLogger(__name__)
 
 
 class TrainingError(RuntimeError):
-    """Training that leads nowhere; the message says at which step and what to change."""
+    """Training that has failed; the message says at which step and what to change."""
 
 
 def train(model: GPT2, examples: list[Example], validation: list[Example], settings: Train, *,
           filler: int, seed: int, checkpoints: Path, title: str = "training") -> pd.DataFrame:
     """Train `model` in place and leave it with the weights of its lowest validation loss.
 
-    It runs on one device. On CUDA it is compiled, and all batches have one shape: the longest sequence's length, and
-    no smaller last batch.
+    It runs on one device. On CUDA it is compiled, and all batches have one shape: they are padded to the longest
+    sequence, and a smaller last batch is left out.
 
     Args:
         examples, validation: from `make_examples`.
         filler: token id that pads batches.
-        checkpoints: folder of this very training's checkpoints; training goes on from the last whole one there.
+        checkpoints: folder of this run's checkpoints; training resumes from the last complete one.
         title: of the progress bar and of messages.
 
     Returns:
-        The learning curves: columns step, training_loss, validation_loss (nats a token), learning_rate.
+        The learning curves: columns step, training_loss, validation_loss (nats per token), learning_rate.
 
     Raises:
         TrainingError: the loss is no longer a finite number.
@@ -46,7 +46,7 @@ def train(model: GPT2, examples: list[Example], validation: list[Example], setti
     last = last_whole_checkpoint(checkpoints)
     done = state_of(last)["global_step"] if last else 0
     if done:
-        console.print(f"{title} goes on from step {done} of {settings.steps}" if done < settings.steps else
+        console.print(f"{title} resumes from step {done} of {settings.steps}" if done < settings.steps else
                       f"{title} has been done before")
     longest = max(len(sequence) for sequence, _ in examples + validation)
     with Bar(title, total=settings.steps, done=done) as bar:
@@ -90,9 +90,9 @@ class Progress(TrainerCallback):
 
 
 class Finite(TrainerCallback):
-    """Stops when a loss is not a finite number: before that step's checkpoint, for Trainer logs before it saves.
+    """Stops when a loss is not a finite number, before that step's checkpoint: Trainer logs before it saves.
 
-    It looks where Trainer waits for the device anyway, so a step costs nothing.
+    It checks where Trainer waits for the device anyway, so it adds no time to a step.
     """
 
     def __init__(self, title: str) -> None:

@@ -23,13 +23,13 @@ def prepare(model: GPT2, examples: list[Example], validation: list[Example], set
     """Trainer, ready to take the steps of a training; profiling times them.
 
     Args:
-        length: that all batches are padded to; None pads each to its longest sequence.
+        length: to which all batches are padded; None pads each to its longest sequence.
     """
     compiled = compiles(device)
     trainer = FadingArticle(
         model, _arguments(settings, seed, checkpoints, device,
                           drop_last=compiled and len(examples) >= settings.batch_size,
-                          evaluated=_alike(len(validation), 4 * settings.batch_size) if compiled else None),
+                          evaluated=_even_batch_size(len(validation), 4 * settings.batch_size) if compiled else None),
         train_dataset=examples, eval_dataset=validation,
         data_collator=partial(_batch, filler=filler, article_weight=settings.article_weight, length=length),
         callbacks=callbacks)
@@ -40,12 +40,12 @@ def prepare(model: GPT2, examples: list[Example], validation: list[Example], set
 
 
 def compiles(device: torch.device) -> bool:
-    """On CUDA alone: there it pays, and there the shapes are kept the same."""
+    """Whether training is compiled: only on CUDA, where it pays off and all batches have one shape."""
     return device.type == "cuda"
 
 
-def _alike(count: int, most: int) -> int:
-    """The size of batches that are as alike as can be, each at most `most`: every size is compiled for."""
+def _even_batch_size(count: int, most: int) -> int:
+    """The size of batches that are as equal as possible, each at most `most`, because every size is compiled."""
     return math.ceil(count / math.ceil(count / most))
 
 
@@ -80,10 +80,10 @@ def _batch(examples: list[Example], filler: int, article_weight: float, length: 
 
 
 class FadingArticle(Trainer):
-    """Trainer that learns language from the article first: its weight falls from step to step, linearly to 0.
+    """Trainer that learns language from the article first: the article's weight falls linearly to 0 over the steps.
 
-    Validation counts the summary alone, whatever that weight is. A loss is a sum over tokens divided by their weight
-    in the whole step or split: a mean of batches' means would depend on how the rows are put into batches.
+    Validation only counts the summary, whatever that weight is. A loss is a sum over tokens divided by their total
+    weight in the step or split: a mean of batch means would depend on how the rows are batched.
     """
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[dict[str, Tensor]]:

@@ -1,9 +1,9 @@
-"""What the device reaches at best, measured here: what a piece of work achieves is held against it."""
+"""The best that the device reaches, measured here, with which the achieved throughput is compared."""
 
 import torch
 
+from headtohead.profiling.cost import Peaks
 from headtohead.profiling.timing import measure
-from headtohead.profiling.work import Peaks
 
 SIDE = {"cuda": 8192, "cpu": 1024}  # of the square matrices that are multiplied
 COPIED = {"cuda": 2**31, "cpu": 2**27}  # bytes of the tensor that is copied: far more than any cache holds

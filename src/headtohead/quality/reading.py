@@ -1,4 +1,4 @@
-"""Predictions, held against the articles that they are of."""
+"""Reading predictions, checked against their articles."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a training step costs: Trainer's own, as the training takes it."""
+"""What a training step costs: Trainer's own step, as in training."""
 
 import tempfile
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ from headtohead.training.step import prepare
 if TYPE_CHECKING:
     from headtohead.models.gpt2 import GPT2
 
-# No step is the last, and none changes the weights, and with them the work.
+# No step is the last one, and none changes the weights, and so the work.
 STEPS, LEARNING_RATE = 1_000_000, 1e-9
 EPOCH = 64  # steps
-TURNS = 7  # at most, for a step takes longer than other works
+TURNS = 7  # at most, because a step takes longer than other works
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Lesson:
 
     @property
     def counted(self) -> float:
-        """Tokens a sequence that the loss counts, on average."""
+        """How many tokens of a sequence the loss counts, on average."""
         return sum(len(sequence) - (1 if self.article_weight else prompt)
                    for sequence, prompt in self.examples) / len(self.examples)
 
@@ -57,10 +57,10 @@ class Lesson:
 
 
 def measure_training(model: "GPT2", lesson: Lesson, batch: int, passes: Passes) -> None:
-    """Memory and time of the steps of one short training in batches of `batch`; it begins with fresh moments.
+    """Memory and time of the steps of one short training in batches of `batch`, from new optimizer moments.
 
     Args:
-        model: float32; it comes to lie on the device.
+        model: float32; it is moved to the device.
     """
     passes.announce(f"memory and time, train_step, batch {batch}, {lesson.length} tokens")
     watched = if_room(lambda: _train(model, lesson, batch, passes))

@@ -1,10 +1,10 @@
-"""How many operations a piece of work needs, and how many bytes it has to move: floors, by arithmetic.
+"""How many operations a piece of work needs, and how many bytes it must move: calculated lower bounds.
 
-Counted is what no implementation can do without: the matrix products of the weights, of the logits and of attention's
-visible pairs; weights read once a pass, keys and values written and read once, logits written. A pass over a prompt
-asks for the next token alone: of its other tokens the last layer needs no more than keys and values. Not counted:
-norms, activations, residuals, softmax, what a kernel computes and masks away, and what it writes to read again.
-A multiplication and its addition are two operations.
+They count what every implementation needs: the matrix products of the weights, of the logits and of attention's
+visible pairs; weights read once per pass, keys and values written and read once, logits written. A pass over a prompt
+only needs the next token, so its other tokens only need keys and values in the last layer. Not counted: norms,
+activations, residuals, softmax, masked-out work, and intermediate results that a kernel writes and reads again. A
+multiplication and its addition are two operations.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Peaks:
-    """What the device reaches at best: 10^12 operations a second of a matrix product, 10^9 bytes a second of a copy."""
+    """The device's best: 10^12 operations per second of a matrix product, 10^9 bytes per second of a copy."""
 
     tflops: float
     gb_per_s: float
@@ -41,7 +41,7 @@ class Peaks:
 
 @dataclass(frozen=True)
 class Shape:
-    """What of a model the costs depend on.
+    """The properties of a model that its costs depend on.
 
     Args:
         layers: what each layer computes.
@@ -75,8 +75,8 @@ class Shape:
         return self.forward(1, length) + decoding + self._cache(steps * len(self.layers) + seen)
 
     def train_step(self, batch: int, length: int, counted: int) -> Cost:
-        """A pass over [batch, length] tokens with the logits of those that the loss counts, and its backward, which is
-        twice as much; the optimizer's own work is left out."""
+        """A pass over [batch, length] tokens, with logits for those that the loss counts, and its backward pass, which
+        is twice as much; without the optimizer's own work."""
         tokens, pairs = batch * length, batch * sum(pairs_of(layer, length, length) for layer in self.layers)
         return (self._blocks(tokens) + self._scores(pairs) + self._logits(counted)
                 + self._cache(2 * tokens * len(self.layers))) * 3
@@ -87,18 +87,25 @@ class Shape:
         return self._scores(sum(pairs_of(layer, length, length) for layer in self.layers) // len(self.layers)) + moved
 
     def seen_share(self, length: int) -> float:
-        """Of a sequence's pairs of a query and a key that is not later, the share that is seen; of all layers."""
-        seen = [1.0 if layer.kernel == "performer" else
-                layer.visibility.pairs(length, length) / Full().pairs(length, length) for layer in self.layers]
-        return sum(seen) / len(seen)
+        """The share that is seen of a sequence's pairs of a query and a key that is not later, over all layers."""
+        seen = 0.0
+        for layer in self.layers:
+            all_seen = layer.kernel == "performer"
+            seen += 1.0 if all_seen else layer.visibility.pairs(length, length) / Full().pairs(length, length)
+        return seen / len(self.layers)
 
     def kept_bytes(self, length: int) -> int:
-        """What a decoder keeps of one sequence of `length` tokens, in all layers.
+        """What a decoder keeps for one sequence of `length` tokens, in all layers.
 
-        Keys and values of what later queries may still see; of Performer its sums, in float32.
+        Keys and values of what later queries may still see; for Performer its sums, in float32.
         """
-        return sum(4 * int(layer.numbers["features"]) * (self.width + self.heads) if layer.kernel == "performer" else
-                   2 * self.width * self.itemsize * sum(layer.visibility.keeps(length)) for layer in self.layers)
+        kept = 0
+        for layer in self.layers:
+            if layer.kernel == "performer":
+                kept += 4 * int(layer.numbers["features"]) * (self.width + self.heads)
+            else:
+                kept += 2 * self.width * self.itemsize * sum(layer.visibility.keeps(length))
+        return kept
 
     def _blocks(self, tokens: int) -> Cost:
         return Cost(2 * self.weights * tokens, self.weights * self.itemsize)
@@ -108,7 +115,7 @@ class Shape:
         return Cost(2 * head * tokens, (head + logits) * self.itemsize)
 
     def _cache(self, moved: int) -> Cost:
-        """Keys and values of so many positions, of all layers together, written or read."""
+        """Keys and values of `moved` positions, summed over layers, written or read."""
         return Cost(0, 2 * self.width * moved * self.itemsize)
 
     def _scores(self, pairs: int) -> Cost:
@@ -125,10 +132,10 @@ def shape_of(model: "GPT2", itemsize: int) -> Shape:
 
 
 def pairs_of(layer: AttentionSpec, queries: int, keys: int) -> int:
-    """How many pairs of query and key see each other, the queries being the last of the keys.
+    """How many pairs of query and key are visible, for the last `queries` of `keys` positions.
 
-    Performer has none: its work for each query, two projections and two products with its sums, is that of two pairs
-    for each feature.
+    Performer has no pairs: its work for each query, two projections and two products with its sums, equals that of two
+    pairs for each feature.
     """
     if layer.kernel == "performer":
         return 2 * int(layer.numbers["features"]) * queries
