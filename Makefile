@@ -14,7 +14,7 @@ repro: setup
 	h2h show
 
 test: setup
-	python -m pytest -n 2 --dist loadfile -m "not gpu"
+	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not gpu"
 
 test-gpu: setup
 	python -m pytest -m gpu

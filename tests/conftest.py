@@ -52,6 +52,8 @@ def server() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The longest file first: one worker is busy with it while the other goes through the rest.
+    items.sort(key=lambda item: item.path.name != "test_pipeline.py")
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

@@ -7,6 +7,7 @@ import random
 import sys
 from collections import Counter
 from dataclasses import replace
+from functools import lru_cache
 from itertools import pairwise, product
 from types import SimpleNamespace
 
@@ -58,6 +59,7 @@ def sees(spec: AttentionSpec, query: int, key: int) -> bool:
     raise AssertionError(spec.pattern)
 
 
+@lru_cache(100)
 def drawn_blocks(spec: AttentionSpec, own: int) -> set[int]:
     """Which blocks between the leading and the near ones the block `own` sees, as the pattern tells one by one."""
     between = range(spec.global_blocks, own - spec.window_blocks + 1)
@@ -79,12 +81,12 @@ def turned(x, position):
     return [complex(x[c], x[c + half]) * cmath.exp(1j * position * 10_000 ** (-2 * c / len(x))) for c in range(half)]
 
 
-def score_by_hand(q, k, spec, i, j, slope):
+def score_by_hand(q, k, spec, back, slope):
+    """Of two vectors as lists; for RoPE turned, and so as half as many complex numbers."""
     if spec.positions == "rope":
-        pairs = zip(turned(q.tolist(), i), turned(k.tolist(), j), strict=True)
-        return sum((a * b.conjugate()).real for a, b in pairs) / math.sqrt(len(q))
-    score = float(q.double() @ k.double()) / math.sqrt(len(q))
-    return score - slope * (i - j) if spec.positions == "alibi" else score
+        return sum((a * b.conjugate()).real for a, b in zip(q, k, strict=True)) / math.sqrt(2 * len(q))
+    score = sum(a * b for a, b in zip(q, k, strict=True)) / math.sqrt(len(q))
+    return score - slope * back if spec.positions == "alibi" else score
 
 
 def attend_by_hand(q, k, v, spec, padding):
@@ -95,16 +97,21 @@ def attend_by_hand(q, k, v, spec, padding):
     for b in range(batch):
         first = padding[b]
         for h in range(heads):
+            asking, asked, values = (x[b, h].double().tolist() for x in (q, k, v))
+            if spec.positions == "rope":
+                asking = [turned(x, keys - queries + row - first) for row, x in enumerate(asking)]
+                asked = [turned(x, j - first) for j, x in enumerate(asked)]
             for row in range(queries):
                 i = keys - queries + row
                 seen = [j for j in range(first, keys) if i >= first and sees(spec, i - first, j - first)]
                 if not seen:
                     continue
-                scores = [score_by_hand(q[b, h, row], k[b, h, j], spec, i - first, j - first, slopes[h]) for j in seen]
+                scores = [score_by_hand(asking[row], asked[j], spec, i - j, slopes[h]) for j in seen]
                 top = max(scores)
                 weights = [math.exp(s - top) for s in scores]
-                for j, weight in zip(seen, weights, strict=True):
-                    out[b, h, row] += v[b, h, j].double() * weight / sum(weights)
+                mean = [sum(w * values[j][c] for w, j in zip(weights, seen, strict=True)) / sum(weights)
+                        for c in range(v.shape[-1])]
+                out[b, h, row] = torch.tensor(mean, dtype=torch.float64)
     return out
 
 
@@ -114,9 +121,9 @@ def tensors(batch, heads, queries, keys, dim=8, dtype=torch.float32):
 
 @layers
 def test_visible_is_the_definition_at_every_length(spec):
+    expected = torch.tensor([[sees(spec, i, j) for j in range(70)] for i in range(70)])
     for length in range(1, 71):
-        expected = [[sees(spec, i, j) for j in range(length)] for i in range(length)]
-        assert visible(spec, length).tolist() == expected
+        assert torch.equal(visible(spec, length), expected[:length, :length])
 
 
 def test_window_counts_the_query_itself():
@@ -142,22 +149,24 @@ def test_no_heads_is_refused():
         alibi_slopes(0)
 
 
-@pytest.mark.parametrize("backend", [None, "reference"])
 @layers
-def test_attend_against_arithmetic_for_every_head_count(spec, backend):
+def test_attend_against_arithmetic_for_every_head_count(spec):
     for heads in range(1, 17):
         length = random.randint(1, 20)
         q, k, v = tensors(1, heads, length, length)
         expected = attend_by_hand(q, k, v, spec, [0])
-        torch.testing.assert_close(attend(q, k, v, spec, backend).double(), expected, atol=2e-5, rtol=1e-4)
+        for backend in (None, "reference"):
+            torch.testing.assert_close(attend(q, k, v, spec, backend).double(), expected, atol=2e-5, rtol=1e-4)
 
 
 @layers
 def test_attend_against_arithmetic_at_every_length(spec):
+    """What a query gets depends on nothing after it, so that one sum by hand is right for all lengths."""
+    q, k, v = tensors(1, 1, 70, 70, dim=4)
+    expected = attend_by_hand(q, k, v, spec, [0])
     for length in range(1, 71):
-        q, k, v = tensors(1, 1, length, length, dim=4)
-        torch.testing.assert_close(attend(q, k, v, spec).double(), attend_by_hand(q, k, v, spec, [0]),
-                                   atol=2e-5, rtol=1e-4)
+        ours = attend(*(x[:, :, :length] for x in (q, k, v)), spec)
+        torch.testing.assert_close(ours.double(), expected[:, :, :length], atol=2e-5, rtol=1e-4)
 
 
 @layers
@@ -247,7 +256,7 @@ def test_caches_that_can_be_small_are():
 
 @given(query=st.integers(0, 4000), layer=st.integers(0, 50), seed=st.integers(0, 2**32 - 1), block=st.integers(1, 9),
        window_blocks=st.integers(1, 4), global_blocks=st.integers(0, 3), random_blocks=st.integers(0, 5))
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=60)
 def test_bigbird_draws_as_many_blocks_as_there_are_to_draw(query, layer, seed, block, window_blocks, global_blocks,
                                                            random_blocks):
     numbers = {"block": block, "window_blocks": window_blocks, "global_blocks": global_blocks,

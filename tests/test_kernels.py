@@ -68,8 +68,9 @@ def test_add_norm(dtype, width, biased):
 @pytest.mark.parametrize("has_norm", [False, True])
 @pytest.mark.parametrize("has_gelu", [False, True])
 @pytest.mark.parametrize("has_residual", [False, True])
-@pytest.mark.parametrize(("rows", "width"), [(37, 600), (4, 48)])
-def test_linear(dtype, has_bias, has_norm, has_gelu, has_residual, rows, width):
+def test_linear(dtype, has_bias, has_norm, has_gelu, has_residual):
+    """Any four of the five, the shape being the fifth."""
+    rows, width = [(37, 600), (4, 48)][(has_bias + has_norm + has_gelu + has_residual) % 2]
     x, bias, residual = (normal(*shape, dtype=dtype) for shape in ((1, width), (rows,), (1, rows)))
     weight, norm = normal(rows, width, dtype=dtype) / width ** 0.5, a_norm(width, dtype)
     expected = by_torch(normed(x, norm) if has_norm else x.float(), weight.float()) + bias.float() * has_bias
@@ -179,8 +180,9 @@ def check_one_query(layout, dtype, dim, *, alibi, rotates, bias_of, splits, grai
 @pytest.mark.parametrize("alibi", [False, True])
 @pytest.mark.parametrize("rotates", [False, True])
 @pytest.mark.parametrize("bias_of", [None, (True, True)])
-@pytest.mark.parametrize("splits", [None, 3])
-def test_one_query(layout, alibi, rotates, bias_of, splits):
+def test_one_query(layout, alibi, rotates, bias_of):
+    """Every layout with any three of the other four, the number of splits being the fourth."""
+    splits = [None, 3][(alibi + rotates + (bias_of is not None)) % 2]
     check_one_query(layout, torch.float32, 16, alibi=alibi, rotates=rotates, bias_of=bias_of, splits=splits)
 
 
@@ -192,15 +194,15 @@ def test_one_query_reads_the_blocks_that_are_seen(layout, grain, splits):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("bias_of", [None, (True, False), (False, True), (False, False)])
-@pytest.mark.parametrize("splits", [1, 2])
+@pytest.mark.parametrize(("bias_of", "splits"), [
+    (None, 1), ((True, False), 2), ((False, True), 1), ((False, False), 2)])
 def test_one_query_in_half_precision(dtype, bias_of, splits):
     rotates = dtype != torch.bfloat16 or not INTERPRETED  # which does not round to bfloat16, but cuts off
     check_one_query("leading", dtype, 64, alibi=True, rotates=rotates, bias_of=bias_of, splits=splits)
-    check_one_query("block", dtype, 32, alibi=False, rotates=False, bias_of=bias_of, splits=splits)
+    check_one_query("block", dtype, 32, alibi=False, rotates=False, bias_of=bias_of, splits=3 - splits)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(data=st.data())
 def test_fill(data):
     prompts, beams, heads = (data.draw(st.integers(1, 3)) for _ in range(3))
@@ -221,7 +223,7 @@ def test_fill(data):
 
 
 @pytest.mark.parametrize("slots", [1, 40])
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(data=st.data())
 def test_reorder(slots, data):
     layers, prompts, heads, beams = (data.draw(st.integers(1, most)) for most in (2, 3, 2, 5))
