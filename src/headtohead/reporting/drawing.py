@@ -51,6 +51,20 @@ def beside(count: int, height: float = 2.9) -> tuple[Figure, list[Axes]]:
     return figure, list(figure.subplots(1, count, sharey=True))
 
 
+def grid(titles: Sequence[str], columns: int = 4) -> tuple[Figure, list[Axes]]:
+    """A panel under each of `titles`, in rows of `columns`; all panels have the same axes."""
+    rows = ceil(len(titles) / columns)
+    figure = Figure(figsize=(WIDTH, 0.4 + 1.35 * rows), layout="constrained")
+    found = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
+    for axes, title in zip(found, titles, strict=False):
+        axes.set_title(wrapped(title), fontsize="small")
+    for axes in found[len(titles):]:
+        axes.remove()
+    for axes in found[max(0, len(titles) - columns):len(titles)]:  # the lowest ones of each column
+        axes.tick_params(labelbottom=True)
+    return figure, found[:len(titles)]
+
+
 def panels(names: Sequence[str], count: int) -> tuple[Figure, list[Axes]]:
     """Panels side by side that share one row for each of `names`, the first at the top."""
     labels = [wrapped(name) for name in names]

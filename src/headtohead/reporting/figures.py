@@ -193,32 +193,34 @@ def batch_sizes(results: Results) -> Figure:
 
 
 def fact_recall(results: Results) -> Figure:
-    """Fact recall by distance; a dotted line where a variant with a window can no longer see the fact directly."""
-    figure, axes = drawing.one()
+    """Fact recall by distance: a panel for each variant, with standard in grey; dotted where its windows end."""
     if not results.has_facts:
-        return _empty(figure, axes, "No facts are known of these articles.")
-    groups = [group["distance"] for group in results.standard.details["fact_recall_by_distance"]]
-    for place, variant in enumerate(results.variants):
-        own = variant.details["fact_recall_by_distance"]
-        shift = 0.06 * (place - (len(results.variants) - 1) / 2)  # or the error bars hide each other
-        _points(axes, place, variant, [x + shift for x in range(len(own))], [row["fact_recall"] for row in own],
-                [(row["fact_recall_low"], row["fact_recall_high"]) for row in own])
-    for window in sorted(_windows(results)):
-        at = _between(window, groups)
-        axes.axvline(at, color=GREY, linestyle=":", linewidth=1.6)
-        axes.text(at, 0.02, f" window {window}", color=GREY)
-    axes.set_xticks(range(len(groups)), groups)
-    axes.set(xlabel="tokens from the fact in the article to its mention in the summary", ylabel="share of facts stated",
-             ylim=(0, 1.02))
-    legend(figure, axes)
+        return _empty(*drawing.one(), "No facts are known of these articles.")
+    figure, panels = drawing.grid([variant.name for variant in results.variants])
+    for place, (axes, variant) in enumerate(zip(panels, results.variants, strict=True)):
+        axes.plot(*_recall(results.standard), color=GREY, linewidth=1.0)
+        rows = variant.details["fact_recall_by_distance"]
+        ends = [(row["fact_recall_low"], row["fact_recall_high"]) for row in rows]
+        _points(axes, place, variant, *_recall(variant), ends, linestyle="-")
+        if (window := _window(variant, results.layers)) is not None:
+            axes.axvline(window, color=GREY, linestyle=":", linewidth=1.6)
+        axes.set(xlim=(0, 1.1 * rows[-1]["tokens"]), ylim=(0, 1.02))
+    figure.supxlabel("tokens from the fact in the article to its mention in the summary", fontsize="medium")
+    figure.supylabel("share of facts stated", fontsize="medium")
     return figure
 
 
-def _windows(results: Results) -> set[int]:
-    """The widest window of each variant that has one in every layer."""
-    stacks = [[layer.visibility for layer in variant.spec.depth(results.layers)] for variant in results.variants]
-    windows = [[pattern.window for pattern in stack if isinstance(pattern, Window)] for stack in stacks]
-    return {max(own) for own in windows if len(own) == results.layers}
+def _recall(variant: Variant) -> tuple[list[float], list[float]]:
+    """Mean distance and recall of each group of facts."""
+    rows = variant.details["fact_recall_by_distance"]
+    return [row["tokens"] for row in rows], [row["fact_recall"] for row in rows]
+
+
+def _window(variant: Variant, layers: int) -> int | None:
+    """The widest window of a variant that has one in every layer."""
+    patterns = [layer.visibility for layer in variant.spec.depth(layers)]
+    windows = [pattern.window for pattern in patterns if isinstance(pattern, Window)]
+    return max(windows) if len(windows) == layers else None
 
 
 def learning_curves(results: Results) -> Figure:
@@ -267,12 +269,3 @@ def _bars(axes: Axes, place: int, of: int, values: Sequence[float], ends: Ends, 
     width = 0.84 / of
     at = [group + (place - (of - 1) / 2) * width for group in range(len(values))]
     axes.bar(at, values, width * 0.92, yerr=errors(values, ends), error_kw={**ERROR, "capsize": 2}, **OUTLINE, **look)
-
-
-def _between(tokens: int, groups: Sequence[str]) -> float:
-    """Where `tokens` falls on an axis that gives every group of distances the same width, centred on 0, 1, 2 …"""
-    begins = [int(group.rstrip("+").split("-")[0]) for group in groups]
-    place = max(i for i, begin in enumerate(begins) if begin <= tokens)
-    ends = [*begins[1:], int(groups[-1].split("-")[-1].rstrip("+")) + 1]
-    width = max(1, ends[place] - begins[place])
-    return place - 0.5 + min(1.0, (tokens - begins[place]) / width)
