@@ -15,8 +15,12 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # which counts when Tri
 if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip(f"needs a CUDA device, or Triton's interpreter: {HOW}", allow_module_level=True)
 
+from headtohead.attention import AttentionSpec
+from headtohead.attention.backends import sdpa
+from headtohead.attention.job import Job
 from headtohead.attention.positions import rotate as by_operators
 from headtohead.attention.positions import rotations
+from headtohead.attention.states import Dense, OneQuery
 from headtohead.kernels.alibi_fold import EXTRA, fold
 from headtohead.kernels.cache import fill, reorder
 from headtohead.kernels.layers import LOGIT_BLOCK, add_norm, likeliest, linear
@@ -191,6 +195,31 @@ def test_one_query(layout, alibi, rotates, bias_of):
 @pytest.mark.parametrize("splits", [None, 3])
 def test_one_query_reads_the_blocks_that_are_seen(layout, grain, splits):
     check_one_query(layout, torch.float32, 16, alibi=True, rotates=False, bias_of=None, splits=splits, grain=grain)
+
+
+BIGBIRD = {"pattern": "bigbird", "block": 8, "window_blocks": 2, "global_blocks": 1, "random_blocks": 1}
+
+
+@pytest.mark.parametrize("numbers", [
+    {"positions": "learned"} | BIGBIRD, {"positions": "alibi"} | BIGBIRD | {"block": 4, "global_blocks": 0},
+    {"positions": "rope"} | BIGBIRD | {"window_blocks": 1}, {"positions": "alibi", "pattern": "strided", "stride": 5},
+    {"positions": "rope", "pattern": "longformer", "window": 9, "globals": 2}], ids=str)
+def test_the_kernels_state_decodes_as_a_dense_bias_does(numbers):
+    length, rows = 70, 3
+    job = Job(AttentionSpec(kernel="flash", **numbers), DEVICE, torch.float32, heads=2, head_dim=16, queries=1,
+              keys=length)
+    states = [OneQuery(job, 1, rows, length), Dense("sdpa", sdpa.attend, job, 1, rows, length)]
+    lengths = torch.tensor([50, 23, 37], device=DEVICE)
+    keys, values = normal(2, rows, 2, 50, 16)
+    for state in states:
+        state.fill(0, keys, values, lengths)
+    for token in range(12):
+        qkv = normal(rows, 3, 2, 16)
+        with torch.inference_mode():
+            for state in states:
+                state.ready(lengths + token)
+            ours, expected = (state.step(0, qkv) for state in states)
+        close(ours, expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
