@@ -82,3 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     rows.add_argument("--render", action="store_true", help="measure nothing: make the page again from the rows")
     rows.add_argument("--commit", help="commit of the code that runs, if it is not this repository as it is")
     return parser
+
+
+if __name__ == "__main__":
+    main()
