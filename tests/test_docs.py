@@ -29,6 +29,8 @@ COMMANDS = {
         "test_pipeline.py::test_a_queued_sweep_runs_its_own_copys_code_and_finds_the_workspaces_files",
     r"dvc (metrics diff|exp show --only-changed.*|plots show)":
         "test_pipeline.py::test_switching_attention_re_runs_the_report_alone_and_the_diff_shows_it",
+    r"git checkout params\.yaml":
+        "test_pipeline.py::test_switching_attention_re_runs_the_report_alone_and_the_diff_shows_it",
     r"h2h doctor( --json)?": "test_doctor.py::test_it_reads_well_and_a_file_gets_plain_text",
     r"h2h show": "test_reporting.py::test_the_comparison_is_printed_quickly",
     r"python -m headtohead\.reporting\.patterns \S+":
