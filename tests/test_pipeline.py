@@ -88,6 +88,7 @@ def test_switching_attention_re_runs_the_report_alone_and_the_diff_shows_it(clon
     assert "flash_alibi" in diff
     assert "flash_alibi" in clone.run("dvc", "exp", "show", "--only-changed")
     assert "DVC failed" not in clone.run("dvc", "plots", "show")
+    assert "Validation loss of every variant" in clone.path.joinpath("dvc_plots/index.html").read_text()
     clone.run("git", "checkout", "params.yaml")
     assert executed(clone.run("dvc", "repro")) == ["fingerprint"]  # the report comes from DVC's cache
     assert clone.json("metrics/headline.json")["attention"] == "flash"
