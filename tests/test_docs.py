@@ -21,6 +21,7 @@ documents = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path
 COMMANDS = {
     r"make repro": "test_pipeline.py::test_every_file_of_the_contract_is_there",
     r"make test": "it is what runs this",
+    r"PIP_EXTRA_INDEX_URL=\S+ make setup": "no test installs anything",
     r"make setup && source \.venv/bin/activate": "every test stands on it",
     r"dvc repro( [a-z-]+(@\w+)?)?( --force)?": "test_pipeline.py::test_nothing_changed_re_runs_the_fingerprint_alone",
     r"dvc exp run( -S (\S+|'\+[^']+'))+":
