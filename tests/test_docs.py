@@ -28,7 +28,7 @@ COMMANDS = {
         "test_pipeline.py::test_a_variants_number_re_runs_that_variant_and_changing_it_back_trains_nothing",
     r"dvc exp run --queue( -S \S+)+":
         "test_pipeline.py::test_a_queued_sweep_runs_its_own_copys_code_and_finds_the_workspaces_files",
-    r"dvc (metrics diff|exp show --only-changed.*|plots show)":
+    r"dvc (metrics diff|exp show --drop .*|plots show)":
         "test_pipeline.py::test_switching_attention_re_runs_the_report_alone_and_the_diff_shows_it",
     r"git checkout params\.yaml":
         "test_pipeline.py::test_switching_attention_re_runs_the_report_alone_and_the_diff_shows_it",
