@@ -37,9 +37,11 @@ if sys.prefix == sys.base_prefix:
 # From here on, even while the stage imports its libraries, whatever ends it is reported in one message.
 if sys.argv[0] == "-m":  # it runs, and is not just imported
     from headtohead.caches import keep_in
-    from headtohead.stage import explain
-    from headtohead.warm import hand_over
+    from headtohead.stage import check_arguments, explain
+    from headtohead.warm import hand_over, is_fork
     sys.excepthook = explain
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     keep_in(ROOT)
+    if not is_fork():  # else they have been checked
+        check_arguments(ROOT / f"{sys.orig_argv[sys.orig_argv.index('-m') + 1].replace('.', '/')}.py")
     hand_over(here=("stages.fingerprint", "stages.fetch_subset"))  # they import nothing heavy

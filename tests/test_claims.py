@@ -10,6 +10,7 @@ from made_up import FALL, results
 from headtohead.params import read_params
 from headtohead.reporting.claims import BUSY, judge
 from headtohead.reporting.endings import still_falling
+from headtohead.reporting.outlook import how_sure, next_step
 from headtohead.reporting.recommendation import recommend, warnings
 from headtohead.reporting.results import Training
 
@@ -272,3 +273,36 @@ def test_luck_is_claimed_in_one_report_of_twenty_at_most():
         assert found or "take flash_alibi" not in recommend(claims)
         false += found
     assert false / reports <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / reports)
+
+
+def claims_of(recall, ratios=None, full=None, **rest):
+    full = {name: scores(0.8) if full is None else full for name in ("standard", "flash")}
+    return judge(results(PARAMS, full | recall, ratios, **rest))
+
+
+def test_how_sure_a_run_is_follows_from_its_intervals():
+    claims = claims_of({"flash_alibi": scores(0.801, seed=1), "flash_sparse": scores(0.4, luck=0.03)})
+    sparse = claims.quality["flash_sparse"].comparison
+    assert how_sure(claims) == (
+        "5 seeds and 1,000 test articles give the difference to full attention in fact recall to ±0.005 for "
+        f"flash_alibi (equivalent within 0.02) and ±{(sparse.high - sparse.low) / 2:.3f} for flash_sparse (worse); "
+        "ratios of time and memory are from 5 pairs of fresh processes")
+    single = claims_of({"flash_alibi": scores(0.9, trainings=1)}, full=scores(0.8, trainings=1))
+    assert how_sure(single).startswith("one seed tells no difference in quality from luck; ")
+
+
+@pytest.mark.parametrize(("claims", "told"), [
+    (claims_of({"flash_alibi": scores(0.801, seed=1)}, {"flash": LESS}),
+     'use the model: headtohead.load("models/flash/13")'),
+    (claims_of({"flash_alibi": scores(0.801, seed=1)}, noise=0.3),
+     "profile again while nothing else runs: dvc repro --force -s profile@standard profile@flash"),
+    (claims_of({"flash_alibi": scores(0.801, seed=1)}, curves={"flash_alibi": [FALL[:5]] + [FALL] * 4}),
+     "train to the end: dvc exp run -S presets.laptop.train.steps=2000"),
+    (claims_of({"flash_alibi": scores(0.9, trainings=1)}, full=scores(0.8, trainings=1)),
+     "train from more seeds: dvc exp run -S 'seeds=[13,14,15]'"),
+    (claims_of({"flash_alibi": scores(0.803, luck=0.025, seed=1)}),
+     "train from more seeds: dvc exp run -S 'seeds=[13,14,15,16,17,18"),
+    (claims_of({"flash_alibi": scores(0.1)}, full=scores(0.1)), "give the models a better start: more train.steps"),
+], ids=["use it", "busy", "cut off", "one seed", "undecided", "below Lead-3"])
+def test_the_next_step_is_the_most_useful_one_with_its_command(claims, told):
+    assert next_step(claims).startswith(told)

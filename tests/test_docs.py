@@ -21,14 +21,18 @@ documents = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path
 COMMANDS = {
     r"make repro": "test_pipeline.py::test_every_file_of_the_contract_is_there",
     r"make test": "it is what runs this",
+    r"PIP_EXTRA_INDEX_URL=\S+ make setup": "no test installs anything",
     r"make setup && source \.venv/bin/activate": "every test stands on it",
     r"dvc repro( [a-z-]+(@\w+)?)?( --force)?": "test_pipeline.py::test_nothing_changed_re_runs_the_fingerprint_alone",
     r"dvc exp run( -S (\S+|'\+[^']+'))+":
         "test_pipeline.py::test_a_variants_number_re_runs_that_variant_and_changing_it_back_trains_nothing",
     r"dvc exp run --queue( -S \S+)+":
         "test_pipeline.py::test_a_queued_sweep_runs_its_own_copys_code_and_finds_the_workspaces_files",
-    r"dvc (metrics diff|exp show --only-changed.*|plots show)":
+    r"dvc (metrics diff|exp show --drop .*|plots show)":
         "test_pipeline.py::test_switching_attention_re_runs_the_report_alone_and_the_diff_shows_it",
+    r"git checkout params\.yaml":
+        "test_pipeline.py::test_switching_attention_re_runs_the_report_alone_and_the_diff_shows_it",
+    r"h2h doctor( --json)?": "test_doctor.py::test_it_reads_well_and_a_file_gets_plain_text",
     r"h2h show": "test_reporting.py::test_the_comparison_is_printed_quickly",
     r"python -m headtohead\.reporting\.patterns \S+":
         "test_reporting.py::test_the_documents_picture_is_what_its_command_draws",

@@ -99,10 +99,10 @@ def test_a_full_disk_is_named_and_the_next_run_goes_on(clone, folder, size, name
 
 @mounting
 def test_a_log_that_cannot_be_written_does_not_hide_the_message(clone):
-    script = f"mkdir -p logs; mount -t tmpfs -o ro none logs; exec {' '.join(stage('stages.train', 'nope', '13'))}"
+    script = f"mkdir -p logs; mount -t tmpfs -o ro none logs; exec {' '.join(stage('stages.generate', 'flash_rope'))}"
     message = told(clone.path, "unshare", "-rm", "sh", "-c", script)
-    assert message.startswith("params.yaml has no variant 'nope'; there are standard, flash")
-    assert "no traceback: logs/train-nope-13.log: Read-only file system" in message
+    assert message.startswith("models/flash_rope/13 is no checkpoint folder")
+    assert "no traceback: logs/generate-flash_rope.log: Read-only file system" in message
 
 
 @pytest.mark.parametrize(("error", "message"), [
@@ -166,10 +166,9 @@ def test_a_model_of_another_variant_or_tokenizer_is_not_used(clone):
     clone.run("dvc", "checkout", "-q", "--force", "tokenize")
 
 
-def test_a_stage_without_its_variant_or_with_an_unknown_one_says_so(clone):
-    assert "the following arguments are required: variant" in told(clone.path, *stage("stages.score"), code=2)
-    message = told(clone.path, *stage("stages.generate", "nope"), log="generate-nope")
-    assert message.startswith("models/nope/13 is no checkpoint folder")
+def test_a_variant_that_is_not_trained_is_named(clone):
+    message = told(clone.path, *stage("stages.generate", "flash_rope"), log="generate-flash_rope")
+    assert message.startswith("models/flash_rope/13 is no checkpoint folder")
 
 
 @pytest.fixture
@@ -178,6 +177,31 @@ def bare(tmp_path):
     for folder in ("stages", "src"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     return tmp_path
+
+
+@pytest.mark.parametrize(("words", "answers"), [
+    (["stages.train"], ["required: variant, seed", "\nvariant: standard, flash, flash_alibi, ", "\nseed: 13, 14, 15"]),
+    (["stages.score"], ["required: variant\n", "\nvariant: standard, "]),
+    (["stages.train", "flash", "first"], ["argument seed: invalid int value: 'first'", "\nseed: 13, 14, 15"]),
+    (["stages.generate", "flash_alibbi"], ["no variant 'flash_alibbi'; did you mean flash_alibi?", "\nvariant: stand"]),
+    (["stages.profile", "flash", "--verbos", "more"], ["unrecognized arguments: "]),
+    (["headtohead.cli", "shwo"], ["invalid choice: 'shwo'"]),
+    (["headtohead.cli"], ["required: COMMAND"]),
+])
+def test_wrong_arguments_are_answered_before_any_library_is_imported(bare, words, answers):
+    for library in ("torch", "numpy", "pandas", "transformers"):
+        (bare / f"{library}.py").write_text("raise ImportError('imported too early')")
+    shutil.copy(ROOT / "params.yaml", bare)
+    message = told(bare, *COLD, sys.executable, *stage(*words)[1:], code=2)
+    assert all(answer in message for answer in answers), message
+
+
+@pytest.mark.parametrize("module", ["stages.train", "stages.report", "headtohead.cli"])
+def test_help_is_there_before_any_library_is_imported(bare, module):
+    (bare / "torch.py").write_text("raise ImportError('imported too early')")
+    done = subprocess.run([sys.executable, "-m", module, "--help"], cwd=bare, text=True, capture_output=True,
+                          env=ENVIRONMENT)
+    assert done.stdout.startswith("usage: ")
 
 
 @pytest.mark.parametrize("why", ["No module named 'torch'", "libtorch_cpu.so: cannot open shared object file"])

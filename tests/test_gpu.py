@@ -12,8 +12,9 @@ from headtohead.attention import AttentionSpec, attend
 from headtohead.attention.backends import compiled as alone
 from headtohead.attention.job import BackendError, Job
 from headtohead.attention.plan import BACKENDS, choose
+from headtohead.doctor.diagnosis import diagnose
 from headtohead.models.gpt2 import compile_for_training
-from headtohead.params import Train
+from headtohead.params import Train, read_params
 from headtohead.tokens.layout import Layout
 from headtohead.training.examples import make_examples
 from headtohead.training.run import train
@@ -257,3 +258,11 @@ def test_compiling_puts_no_fused_kernel_in_place_of_standards_scores():
     with torch.profiler.profile() as profile:
         gradients(model, random_ids(3, 40, seed=2).cuda(), torch.bfloat16)
     assert not any("scaled_dot_product" in event.key for event in profile.key_averages())
+
+
+@pytest.mark.parametrize("preset", ["laptop", "news"])  # float32 and bfloat16
+def test_the_doctor_finds_every_backend_right(preset):
+    found = diagnose(read_params().model_copy(update={"preset": preset}))
+    chosen = {backend for choice in found.choices for backend in choice.backends}
+    assert chosen <= {check.backend for check in found.checks}
+    assert [check.wrong for check in found.checks if check.wrong] == []

@@ -65,8 +65,15 @@ def test_the_matrix_holds_the_variants_that_the_report_compares():
     assert [name for name, stage in STAGES.items() if "seed" in stage.get("matrix", {})] == ["train"]
 
 
+def test_the_learning_curves_of_every_variant_are_drawn_together():
+    [[(_, drawn)]] = [plot.items() for plot in yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"]]
+    assert list(drawn["y"]) == [f"plots/training/{variant}/${{seeds[0]}}.csv"
+                                for variant in STAGES["train"]["matrix"]["variant"]]
+    assert {drawn["x"], *drawn["y"].values()} == {"step", "validation_loss"}
+
+
 ORDER = ["kernels", "attention records", "params paths statistics", "inputs", "articles tokens", "models",
-         "training decoding quality profiling", "reporting", "benchmark", "cli"]
+         "training decoding quality profiling", "reporting", "benchmark doctor", "cli"]
 
 
 def test_imports_point_one_way():

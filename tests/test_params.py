@@ -102,6 +102,7 @@ def test_what_is_wrong_is_named(tmp_path, change, message):
     ("presets.laptop.score.language", "german", "unknown language 'german'; there are auto and .* de "),
     ("variants.flash.kernel", "cuda", r"Input should be 'eager', 'flash' or 'performer' \(is 'cuda'\)"),
     ("variants.flash.kernal", "eager", "pattern 'full' knows no kernal; keys: kernel, positions, pattern"),
+    ("variants.flash.pattern", ["full", "window"], "is the name of one pattern, .* `layers: .{pattern: win"),
     ("variants.flash.pattern", "spiral", "unknown pattern 'spiral'; there are full, window, strided"),
     ("variants.flash.window", 3, "pattern 'full' knows no window"),
     ("variants.flash_sparse.window", 0, r"Input should be greater than or equal to 1 \(is 0\)"),

@@ -86,8 +86,14 @@ def test_switching_attention_re_runs_the_report_alone_and_the_diff_shows_it(clon
     for metric in ("attention", "forward_ms"):
         assert re.search(rf"headline\.json\s+{metric}\s", diff)
     assert "flash_alibi" in diff
-    assert "flash_alibi" in clone.run("dvc", "exp", "show", "--only-changed")
+    shown = clone.run("dvc", "exp", "show", "--drop", ".*", "--keep", "Exp.*|.*json:attention|.*_vs_standard")
+    assert re.search(r"workspace +flash_alibi +\d", shown)
+    assert max(map(len, shown.splitlines())) < 140
     assert "DVC failed" not in clone.run("dvc", "plots", "show")
+    assert "Validation loss of every variant" in clone.path.joinpath("dvc_plots/index.html").read_text()
+    clone.run("git", "checkout", "params.yaml")
+    assert executed(clone.run("dvc", "repro")) == ["fingerprint"]  # the report comes from DVC's cache
+    assert clone.json("metrics/headline.json")["attention"] == "flash"
     clone.reset()
 
 

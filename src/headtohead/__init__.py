@@ -1,7 +1,8 @@
 """Head-to-Head: which attention should a GPT-2 summarizer use?
 
-`headtohead.load(path)` gives the model and tokenizer of a `models/V/S` folder. After `import headtohead`, transformers'
-`AutoConfig` and `AutoModelForCausalLM` load such a folder too, whichever of the two libraries was imported first.
+`headtohead.load(path)` gives the model and tokenizer of a `models/V/S` folder, `headtohead.results()` the last run as a
+table. After `import headtohead`, transformers' `AutoConfig` and `AutoModelForCausalLM` load such a folder too,
+whichever of the two libraries was imported first.
 """
 
 import sys
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headtohead.models.checkpoints import load
+    from headtohead.reporting.tidy import results
 
-__all__ = ["load"]
+__all__ = ["load", "results"]
 
 AUTO = "transformers.models.auto.configuration_auto"
 
@@ -23,6 +25,9 @@ def __getattr__(name: str) -> Any:
     if name == "load":  # torch and transformers are imported only when a model is
         from headtohead.models.checkpoints import load
         return load
+    if name == "results":  # and pandas only with this
+        from headtohead.reporting.tidy import results
+        return results
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

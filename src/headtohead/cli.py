@@ -1,7 +1,8 @@
-"""The command line: `h2h show` prints the comparison of the last run, `h2h publish` writes it as files to commit,
-and `h2h bench` measures the published benchmark on a GPU."""
+"""The command line: `h2h show` prints the comparison of the last run, `h2h doctor` tries what this machine can run,
+`h2h publish` writes the last run as files to commit, and `h2h bench` measures the published benchmark on a GPU."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -17,11 +18,27 @@ def main() -> None:
         run(**options)
     except (OSError, ValueError) as error:
         sys.exit(str(error))
+    except ImportError as error:
+        sys.exit(f"a library is missing or broken: {error}; set the environment up again: rm -r .venv; make setup")
 
 
 def show() -> None:
     from headtohead.reporting import print_comparison
     print_comparison(read_params())
+
+
+def doctor(as_json: bool) -> None:
+    params = read_params()
+    from headtohead.doctor import page
+    from headtohead.doctor.diagnosis import diagnose
+    from headtohead.progress import Bar
+    with Bar("trying what runs here", total=None) as bar:
+        found = diagnose(params, on_check=bar.note)
+    if as_json:
+        print(json.dumps(found.as_dict(), indent=2))
+    else:
+        page.show(found)
+    sys.exit(1 if found.broken else 0)
 
 
 def publish(target: Path, command: str, took: str, commit: str | None) -> None:
@@ -49,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     commands.add_parser("show", help="print the comparison of the last run and where its report is").set_defaults(
         run=show)
+    check = commands.add_parser("doctor", help="say what is here, what will run each variant, and try whether it works")
+    check.set_defaults(run=doctor)
+    check.add_argument("--json", action="store_true", dest="as_json", help="the same, for programs")
     files = commands.add_parser("publish", help="write the last run, without any text, as files to commit")
     files.set_defaults(run=publish)
     files.add_argument("target", metavar="TARGET", type=Path, help="what to write: TARGET.md, TARGET.json and TARGET/")
@@ -62,3 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     rows.add_argument("--render", action="store_true", help="measure nothing: make the page again from the rows")
     rows.add_argument("--commit", help="commit of the code that runs, if it is not this repository as it is")
     return parser
+
+
+if __name__ == "__main__":
+    main()

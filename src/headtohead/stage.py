@@ -4,6 +4,7 @@ Imports only the standard library, because it has to report when another library
 """
 
 import argparse
+import ast
 import ctypes
 import errno
 import inspect
@@ -12,12 +13,15 @@ import re
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
+from typing import Any, NoReturn
 
 LOGS = Path("logs")
+UNTRAINED = ("lead3", "untrained")  # `params.BASELINES`, which `score` takes, too
 MALLOPT = {-3: 2**25, -1: 2**28}  # M_MMAP_THRESHOLD, to glibc's own ceiling; M_TRIM_THRESHOLD, to four times its own
 NO_MEMORY = re.compile(r"out of memory|allocate memory|ALLOC_FAILED", re.IGNORECASE)  # CUDA, the CPU, cuBLAS
 NO_SPACE = re.compile(r"No space left|quota exceeded|unexpected pos|iostream error")  # the last two: torch.save
@@ -36,11 +40,9 @@ def run(main: Callable[..., None], memory: str = "the model's size or the number
     Raises:
         StageError: out of memory or disk space. `explain` turns this and every other error into one message.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m stages.{Path(sys.argv[0]).stem}",
-                                     description=sys.modules["__main__"].__doc__)
-    for name, parameter in inspect.signature(main).parameters.items():
-        parser.add_argument(name, type=int if parameter.annotation is int else str)
-    parser.add_argument("-v", "--verbose", action="store_true", help="say in detail what is done")
+    parameters = inspect.signature(main).parameters
+    parser = _Parser(Path(sys.argv[0]).stem, sys.modules["__main__"].__doc__,
+                     {name: int if parameter.annotation is int else str for name, parameter in parameters.items()})
     arguments = vars(parser.parse_args())
     level = logging.INFO if arguments.pop("verbose") else logging.WARNING
     logging.basicConfig(level=level, format="%(name)s: %(message)s")
@@ -52,6 +54,54 @@ def run(main: Callable[..., None], memory: str = "the model's size or the number
         if not _out_of_memory(error):
             raise
         raise StageError(f"out of memory; lower {memory}") from error
+
+
+class _Parser(argparse.ArgumentParser):
+    """A stage's command line."""
+
+    def __init__(self, stage: str, about: str | None, types: Mapping[str, type[int] | type[str]]) -> None:
+        super().__init__(prog=f"python -m stages.{stage}", description=about)
+        self._types = types
+        for name, kind in types.items():
+            self.add_argument(name, type=kind)
+        self.add_argument("-v", "--verbose", action="store_true", help="say in detail what is done")
+
+    def error(self, message: str) -> NoReturn:
+        """Say, too, which variants and seeds there are."""
+        there = [f"\n{name}: {', '.join(map(str, known))}" for name, known in _known().items() if name in self._types]
+        super().error("".join([message, *there]))
+
+
+def check_arguments(script: Path) -> None:
+    """Answer wrong arguments and `--help`, before the stage imports its libraries, which takes seconds."""
+    tree = ast.parse(script.read_text(encoding="utf-8"))
+    main = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main")
+    types = {argument.arg: int if ast.unparse(argument.annotation or main) == "int" else str
+             for argument in main.args.args}
+    parser = _Parser(script.stem, ast.get_docstring(tree), types)
+    name = vars(parser.parse_args()).get("variant")
+    # Reading all of params.yaml takes as long as all else here, so only a name that seems not to be in it is checked.
+    if name in (None, *UNTRAINED) or re.search(rf"\b{re.escape(str(name))}\b", _text("params.yaml")):
+        return
+    if (variants := _known().get("variant")) and name not in variants:
+        near = get_close_matches(name, variants, n=1)
+        parser.error(f"there is no variant {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
+
+
+def _text(path: str) -> str:
+    with suppress(OSError, ValueError):
+        return Path(path).read_text(encoding="utf-8")
+    return ""
+
+
+def _known() -> dict[str, list[Any]]:
+    """The variants and seeds of params.yaml; nothing if that cannot be read, which the stage itself will say."""
+    with suppress(ImportError, ValueError):
+        from headtohead.params import read_params
+
+        params = read_params()
+        return {"variant": list(params.variants), "seed": params.seeds}
+    return {}
 
 
 def keep_freed_memory() -> None:

@@ -26,7 +26,12 @@ STATES: dict[str, tuple[Capability, Callable[..., State]]] = {
 
 
 def choose_state(job: Job, backend: str | None = None) -> str:
-    """The name of the state to decode with: the backend asked for, else our own kernel or PyTorch's.
+    """The name of the state to decode with; see `explain_state`."""
+    return explain_state(job, backend)[0]
+
+
+def explain_state(job: Job, backend: str | None = None) -> tuple[str, str]:
+    """The name of the state to decode with, and why: the backend asked for, else our own kernel or PyTorch's.
 
     Args:
         job: one query over a cache.
@@ -46,7 +51,7 @@ def choose_state(job: Job, backend: str | None = None) -> str:
         reason = STATES[name][0].unsupported(job) if name in STATES else "has no kernel for decoding"
         if reason is None:
             _log_choice(job.spec, str(job.device), str(job.dtype), name, why)
-            return name
+            return name, why
         why += f"; {name} {reason}"
     raise BackendError(f"nothing decodes {job.spec!r} in {job.dtype} on {job.device}: {why}")
 

@@ -89,6 +89,9 @@ class AttentionSpec(BaseModel):
     @classmethod
     def _layers_share_the_rest(cls, given: Any) -> Any:
         """Each layer has the variant's positions, and its kernel unless the layer names one."""
+        if isinstance(given, dict) and isinstance(given.get("pattern"), list | tuple):
+            raise ValueError("pattern: is the name of one pattern, for all layers; for several write `layers: "
+                             "[{pattern: window, window: 64}, {pattern: full}]`")
         if not isinstance(given, dict) or not isinstance(given.get("layers"), list | tuple) or not given["layers"]:
             return given
         if beside := sorted(given.keys() - {"kernel", "positions", "layers"}):

@@ -19,17 +19,29 @@ ROUGE1 = ROUGE[0]
 
 def recommend(claims: Claims) -> str:
     """Which variant to take on this machine, in one sentence that claims no more than is known."""
-    standard = claims.results.standard
-    others = [variant for variant in claims.results.variants if variant is not standard]
-    sound = [variant for variant in others if variant.name not in claims.below_lead]
-    if fit := [variant for variant in sound if _qualifies(claims, variant)]:
-        return _recommend(claims, _best(claims, fit))
-    if standard.name in claims.below_lead:
+    variant = taken(claims)
+    if variant is None:
         return _no_recommendation(claims)
-    tempting = [variant for variant in sound if _gains(claims, variant) or _better(claims, variant)]
+    if variant is not claims.results.standard:
+        return _recommend(claims, variant)
+    tempting = [variant for variant in _sound(claims) if _gains(claims, variant) or _better(claims, variant)]
     if not tempting:
         return "Keep standard: no variant is shown to be better, faster or smaller."
     return _keep_standard(claims, _best(claims, tempting))
+
+
+def taken(claims: Claims) -> Variant | None:
+    """The variant that is recommended; None if no model is good enough."""
+    if fit := [variant for variant in _sound(claims) if _qualifies(claims, variant)]:
+        return _best(claims, fit)
+    standard = claims.results.standard
+    return None if standard.name in claims.below_lead else standard
+
+
+def _sound(claims: Claims) -> list[Variant]:
+    """The variants besides standard that are not below Lead-3."""
+    return [variant for variant in claims.results.variants
+            if variant is not claims.results.standard and variant.name not in claims.below_lead]
 
 
 def _qualifies(claims: Claims, variant: Variant) -> bool:
@@ -181,9 +193,9 @@ def warnings(claims: Claims) -> list[str]:
     if claims.cut_off:
         found.append(f"Cut off before their end: {joined(list(_trainings(claims.cut_off)))}. No quality is claimed of "
                      "such a variant; raise train.steps.")
-    if busy := list(_busy(claims)):
+    if unclear := [f"{name} ({', '.join(costs)})" for name, costs in busy(claims).items()]:
         found.append("The machine was busy: profile again, or in more pairs (profile.pairs). Of "
-                     f"{joined(busy)} no time or memory is claimed.")
+                     f"{joined(unclear)} no time or memory is claimed.")
     if claims.below_lead and len(claims.below_lead) < len(results.variants):
         found.append(f"Below Lead-3, so not recommended: {joined(sorted(claims.below_lead))}.")
     cut = results.test["cut"] / results.test["articles"]
@@ -198,8 +210,10 @@ def _trainings(falling: Mapping[str, list[int]]) -> Iterable[str]:
             for name, seeds in falling.items())
 
 
-def _busy(claims: Claims) -> Iterable[str]:
-    """"flash (generation)": variants and costs whose pairs disagree too much."""
+def busy(claims: Claims) -> dict[str, list[str]]:
+    """Costs whose pairs disagree too much, by variant; without variants that have none."""
+    found = {}
     for variant in claims.results.variants:
         if costs := [COSTS[cost.work] for cost in claims.costs[variant.name].values() if cost.words == BUSY]:
-            yield f"{variant.name} ({', '.join(costs)})"
+            found[variant.name] = costs
+    return found

@@ -7,6 +7,7 @@ from headtohead.params import ENGLISH, Params
 from headtohead.paths import HEADLINE, PLOTS, REPORT
 from headtohead.reporting import breakdowns, comparison, endings, examples, provenance, study, sweeps, tables, windows
 from headtohead.reporting.claims import CONTROL, Claims, judge
+from headtohead.reporting.outlook import how_sure, next_step
 from headtohead.reporting.recommendation import recommend, warnings
 from headtohead.reporting.results import Results, check_headline, read_results
 
@@ -35,18 +36,21 @@ def build(params: Params) -> None:
 
 
 def print_comparison(params: Params) -> None:
-    """Show the first sentence, the first tables, and where the report is, on the terminal.
+    """Show the recommendation, how sure it is, what to do next, the first tables, and where the report is.
 
     Raises:
         DataError: a stage has not run, or files are from different runs.
     """
     from rich.console import Console
+    from rich.markup import escape
 
     check_headline(params)
     claims = judge(read_results(params, whole=False))
     console = Console()
     console.width = console.width if console.is_terminal else 200  # a log file need not wrap
     console.print(recommend(claims), style="bold", highlight=False)
+    for title, text in (("How sure", how_sure(claims)), ("Next", next_step(claims))):
+        console.print(f"\n[bold]{title}:[/bold] {escape(text)}", highlight=False)
     for table in (comparison.quality(claims), comparison.cost(claims)):
         console.print()
         console.print(_for_terminal(table, params.attention))

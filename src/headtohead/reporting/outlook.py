@@ -1,0 +1,46 @@
+"""How sure the recommendation is, and what to do next: the lines below it on the terminal."""
+
+from headtohead.reporting.claims import CONTROL, Claims
+from headtohead.reporting.recommendation import busy, taken
+from headtohead.reporting.tables import joined
+
+MOST_SEEDS = 10  # that are worth training to decide a difference
+
+
+def how_sure(claims: Claims) -> str:
+    """How precisely differences are known, and from how much."""
+    results = claims.results
+    seeds, articles, pairs = len(results.params.seeds), results.test["articles"], results.params.chosen.profile.pairs
+    cost = f"ratios of time and memory are from {pairs} pairs of fresh processes"
+    if seeds == 1:
+        return f"one seed tells no difference in quality from luck; {cost}"
+    known = [f"±{(found.comparison.high - found.comparison.low) / 2:.3f} for {name} ({found.words})"
+             for name, found in claims.quality.items()]
+    return (f"{seeds} seeds and {articles:,} test articles give the difference to {CONTROL} in {claims.primary} to "
+            f"{joined(known)}; {cost}")
+
+
+def next_step(claims: Claims) -> str:
+    """The most useful thing to do now, with its command."""
+    params = claims.results.params
+    if again := busy(claims):
+        stages = " ".join(f"profile@{name}" for name in again)
+        return f"profile again while nothing else runs: dvc repro --force -s {stages}, then dvc repro"
+    if claims.cut_off:
+        steps = f"presets.{params.preset}.train.steps={2 * params.chosen.train.steps}"
+        return f"train to the end: dvc exp run -S {steps}"
+    open_ones = {name: found.comparison.trainings for name, found in claims.quality.items()
+                 if found.verdict == "undecided"}
+    needed = [seeds for seeds in open_ones.values() if seeds is not None and len(params.seeds) < seeds <= MOST_SEEDS]
+    if len(params.seeds) == 1 or needed:
+        seeds = _further(params.seeds, max([3, *needed]))
+        return f"train from more seeds: dvc exp run -S 'seeds=[{','.join(map(str, seeds))}]'"
+    if (variant := taken(claims)) is None:
+        return "give the models a better start: more train.steps, more articles, or model.pretrained (docs/presets.md)"
+    return f'use the model: headtohead.load("models/{variant.name}/{params.seeds[0]}") in Python'
+
+
+def _further(seeds: list[int], count: int) -> list[int]:
+    """Those and as many more as make `count`."""
+    more = [seed for seed in range(max(seeds) + 1, max(seeds) + 1 + count) if seed not in seeds]
+    return [*seeds, *more][:max(count, len(seeds))]
