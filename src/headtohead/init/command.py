@@ -1,21 +1,18 @@
 """What `h2h init` does, in order, and what it says."""
 
-from pathlib import Path
+from textwrap import fill
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
-from headtohead.init import deciding, machine
+from headtohead.init import deciding
 from headtohead.init.deciding import Cost, Device, Lengths, Plan, Sections, Start
 from headtohead.init.looking import Found, look
 from headtohead.init.writing import write_preset
 from headtohead.inputs import pretrained_source
-from headtohead.models.pretrained import check_pretrained, read_settings
-from headtohead.params import ENGLISH, PATH, Params, ParamsError, Preset, Tokenizer, read_params
+from headtohead.models.pretrained import check_pretrained
+from headtohead.params import ENGLISH, PATH, Params, ParamsError, Preset, read_params
 from headtohead.progress import Bar
-from headtohead.quality.language import detect
 from headtohead.records import DataError
-from headtohead.tokens.tokenizer import encode, pretrained_tokenizer, separator_ids, train_tokenizer
 from headtohead.words import words
 
 GPT2 = "openai-community/gpt2@607a30d783dfa663caf39e06633721c8d4cfcd7e"  # as in the preset `paper`
@@ -40,13 +37,14 @@ def init(source: str, name: str, force: bool, minutes: float, article: str | Non
     say(f"{source}: {found.tallies[0].read_as}", *_rows(found),
         f"articles are in {found.columns.article!r} and summaries in {found.columns.summary!r}: {found.columns.why}")
 
-    device = machine.device()
+    from headtohead.init import measuring  # imports torch, which takes seconds: no mistake above waits for it
+    device = measuring.device()
     start, model, why = _start(found, device, pretrained)
     counts = deciding.splits(found.counts, start, source)
-    tokenizer, lengths = _tokens(found, start, model, end_of_text)
-    whole = deciding.draft(found.data, start, model, end_of_text, counts, lengths, device)
+    tokenizer, lengths, shape = measuring.tokens(found.sample, start, model, end_of_text)
+    whole = deciding.draft(found.data, start, model, end_of_text, counts, lengths, shape, device)
     with Bar("timing training steps and summaries", total=None):
-        cost = machine.measure(params, Preset.model_validate(whole), tokenizer, found.sample)
+        cost = measuring.measure(params, Preset.model_validate(whole), tokenizer, found.sample)
     plan = deciding.fitted(whole, cost, minutes, len(params.compared), device,
                            deciding.ENOUGH_SEEDS if start == "small" else deciding.MOST_SEEDS)
     preset, seeds = deciding.within(whole, plan), deciding.seeds_of(params.seeds, plan.seeds)
@@ -57,13 +55,15 @@ def init(source: str, name: str, force: bool, minutes: float, article: str | Non
         f"lengths: {_lengths(preset, lengths)}",
         f"training: {_training(preset, plan)}",
         f"time: {_time(plan, cost, params, minutes, device)}")
-    say("What the run can tell", *_can_tell(start, plan, counts, params, minutes, _language(found)))
+    language = measuring.language(found.sample)
+    say("What the run can tell", *_can_tell(start, plan, counts, params, minutes, language))
     override = "" if seeds == params.seeds else f" -S 'seeds=[{','.join(map(str, seeds))}]'"
     say("Go on with", f"dvc exp run -S preset={name}{override}", "h2h show")
 
 
 def say(title: str, *lines: str) -> None:
-    print("\n  ".join([title, *lines]), end="\n\n", flush=True)
+    print(title, *(fill(line, 100, initial_indent="  ", subsequent_indent="    ", break_long_words=False,
+                        break_on_hyphens=False) for line in lines), "", sep="\n", flush=True)
 
 
 def _start(found: Found, device: Device, pretrained: str | None) -> tuple[Start, str | None, str]:
@@ -82,27 +82,6 @@ def _start(found: Found, device: Device, pretrained: str | None) -> tuple[Start,
     except DataError:
         return "small", None, f"{why}, and the hub does not give a pretrained one"
     return "pretrained", GPT2, why
-
-
-def _tokens(found: Found, start: Start, pretrained: str | None, end_of_text: str | None
-            ) -> tuple[PreTrainedTokenizerBase, Lengths]:
-    """The pretrained model's tokenizer, or one trained on the sample, and what the sample is in its tokens."""
-    settings = Tokenizer(vocab_size=deciding.VOCABULARY.get(start), separator=deciding.SEPARATOR[start],
-                         end_of_text=end_of_text, max_length=1024)
-    texts = {side: [row[side] for row in found.sample] for side in ("article", "summary")}
-    if pretrained is None:
-        tokenizer, limit = train_tokenizer(settings, texts["article"] + texts["summary"]), None
-    else:
-        folder = pretrained_source(pretrained)
-        tokenizer = pretrained_tokenizer(settings, folder, texts["article"][:200])
-        limit = int(read_settings(Path(folder))[0].get("n_positions", 1024))
-    articles, summaries = (np.array([len(text.ids) for text in encode(tokenizer, texts[side])])
-                           for side in ("article", "summary"))
-    return tokenizer, Lengths(articles, summaries, len(separator_ids(tokenizer)), limit)
-
-
-def _language(found: Found) -> str:
-    return detect(row["article"] for row in found.sample)
 
 
 def _rows(found: Found) -> list[str]:
@@ -141,7 +120,8 @@ def _training(preset: Sections, plan: Plan) -> str:
 
 
 def _time(plan: Plan, cost: Cost, params: Params, minutes: float, device: Device) -> str:
-    return (f"about {plan.minutes:,.0f} min of {minutes:,.0f}, on {device.name}: {plan.training:,.0f} for "
+    over = f", and no less than that suffices for {minutes:,.0f}" if plan.minutes > 1.05 * minutes else ""
+    return (f"about {plan.minutes:,.0f} min{over}, on {device.name}: {plan.training:,.0f} for "
             f"{len(params.compared) * plan.seeds} trainings and their summaries, {plan.timing:,.0f} for timing the "
             f"{len(params.compared)} variants, 1 for the rest. Measured just now with standard: {cost.step:.2g} s a "
             f"step, {cost.summary:.2g} s a summary")

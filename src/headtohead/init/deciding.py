@@ -22,7 +22,6 @@ MOST_TRAIN = {"pretrained": 5_000, "scratch": 150_000, "small": 8_000}
 WHOLE = 0.95, 0.99  # shares of the articles and of the summaries that shall fit
 LONGEST_CPU, LONGEST_GPU = 1024, 2048  # tokens that a new model gets at most
 VOCABULARY = {"scratch": 16_384, "small": 4_096}
-GPT2_VOCABULARY, GPT2_SHAPE = 50_257, (12, 768, 12)
 SEPARATOR = {"pretrained": "\nTL;DR:", "scratch": "<|summary|>", "small": "<|summary|>"}
 MODELS: dict[str, dict[str, Any]] = {
     "scratch": {"pretrained": None, "layers": 8, "width": 512, "heads": 8, "init_std": 0.02, "position_init_std": 0.02,
@@ -40,7 +39,7 @@ MOST_SEEDS, ENOUGH_SEEDS = 10, 3
 LUCK, OWN = 0.005, 0.06
 REST = 60.0  # seconds: reading, tokenizing, scores, the report
 PROCESS = {True: 15.0, False: 2.0}  # seconds that a timed process takes to begin, on a GPU and on a CPU
-TURNS, STEP_TURNS = 30, 14  # runs of each task in a timed process on a CPU; docs/measuring.md
+TURNS, STEP_TURNS = 32, 12  # runs of each task in a timed process on a CPU; docs/measuring.md
 REPEATS = 8  # the same on a GPU
 
 
@@ -55,17 +54,23 @@ class Device:
 
 
 @dataclass(frozen=True)
-class Lengths:
-    """Tokens of a sample's articles and summaries, and of the separator.
+class Shape:
+    """The model's; positions: how many a pretrained one has."""
 
-    Args:
-        limit: tokens that a pretrained model has positions for; None if there is none.
-    """
+    layers: int
+    width: int
+    heads: int
+    vocabulary: int
+    positions: int | None = None
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of a sample's articles and summaries, and of the separator."""
 
     articles: NDArray[np.int64]
     summaries: NDArray[np.int64]
     separator: int
-    limit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ class Plan:
     Args:
         steps: of each training; fewer than `end` if time does not suffice.
         seeds: how many.
+        pairs, batches: of the profiles, fewer than usual if these would take more than a third of the time.
         minutes: all of it takes; `training`, of that the trainings with their summaries, `timing`, the profiles.
         enough: minutes in which three seeds train to the end.
     """
@@ -97,6 +103,7 @@ class Plan:
     end: int
     seeds: int
     pairs: int
+    batches: list[int]
     minutes: float
     training: float
     timing: float
@@ -122,22 +129,28 @@ def splits(counts: Mapping[str, int], start: Start, name: str) -> dict[str, int]
     return {split: min(counts[split], (MOST | {"train": MOST_TRAIN[start]})[split]) for split in LEAST}
 
 
-def lengths_of(found: Lengths, device: Device) -> tuple[int, int]:
+def shape_of(start: Start) -> Shape:
+    """The shape of a new model."""
+    model = MODELS[start]
+    return Shape(model["layers"], model["width"], model["heads"], VOCABULARY[start])
+
+
+def lengths_of(found: Lengths, shape: Shape, device: Device) -> tuple[int, int]:
     """tokenizer.max_length and generate.max_new_tokens, so that nearly all articles and summaries fit."""
-    most = found.limit or (LONGEST_GPU if device.gpu else LONGEST_CPU)
+    most = shape.positions or (LONGEST_GPU if device.gpu else LONGEST_CPU)
     new = min(_round_up(float(np.quantile(found.summaries, WHOLE[1])) + 1, 4), most // 2)
     room = max(float(np.quantile(found.articles, WHOLE[0])), 16)
     return min(_round_up(room + found.separator + new, 8), most), new
 
 
 def draft(data: Data, start: Start, pretrained: str | None, end_of_text: str | None, counts: Mapping[str, int],
-          found: Lengths, device: Device) -> Sections:
+          found: Lengths, shape: Shape, device: Device) -> Sections:
     """A preset for as many steps as its trainings need; `fitted` cuts them to the time."""
-    length, new = lengths_of(found, device)
+    length, new = lengths_of(found, shape, device)
     batch, rate, decay, article_weight, evaluations = TRAINING[start]
     precision = "bfloat16" if device.bfloat16 else "float32"
     model = {"pretrained": pretrained, "dropout": 0.1} if start == "pretrained" else MODELS[start]
-    fits = batch_that_fits(batch, length, start, device)
+    fits = batch_that_fits(batch, length, shape, device)
     steps = END[start] if start != "pretrained" else max(LEAST_STEPS, ceil(PASSES * counts["train"] / batch))
     where: dict[str, Any] = {"source": data.source, "path": data.path, "encoding": data.encoding,
                              "article": data.article, "summary": data.summary, **counts}
@@ -162,12 +175,10 @@ def draft(data: Data, start: Start, pretrained: str | None, end_of_text: str | N
                     "min_repeats": 30 if device.gpu else 10, "min_seconds": 1.0, "precision": precision}}
 
 
-def batch_that_fits(batch: int, length: int, start: Start, device: Device) -> int:
+def batch_that_fits(batch: int, length: int, shape: Shape, device: Device) -> int:
     """The largest half, quarter, ... of `batch` whose step with `standard` takes half of the free memory at most."""
-    layers, width, heads = GPT2_SHAPE if start == "pretrained" else (MODELS[start][key] for key in
-                                                                     ("layers", "width", "heads"))
-    vocabulary = VOCABULARY.get(start, GPT2_VOCABULARY)
-    one = 4 * length * (layers * (20 * width + 3 * heads * length) + 3 * vocabulary)  # activations in float32
+    of_a_token = shape.layers * (20 * shape.width + 3 * shape.heads * length) + 3 * shape.vocabulary
+    one = 4 * length * of_a_token  # bytes of activations in float32
     while batch > 1 and batch * one > device.memory / 2:
         batch //= 2
     return batch
@@ -180,10 +191,11 @@ def fitted(preset: Sections, cost: Cost, minutes: float, variants: int, device: 
         variants: how many are trained.
     """
     train, data, end = preset["train"], preset["data"], int(preset["train"]["steps"])
-    pairs = preset["profile"]["pairs"]
-    while pairs > 2 and _timing(preset, cost, variants, pairs, device) > minutes * 60 / 3:
-        pairs = max(2, pairs // 2)
-    timing = _timing(preset, cost, variants, pairs, device)
+    usual, batches = preset["profile"]["pairs"], preset["profile"]["train_batch_sizes"]
+    for pairs, sizes in ((usual, batches), (usual // 2, batches), (2, batches), (2, batches[:1]), (2, [1])):
+        timing = _timing(preset, cost, variants, pairs, sizes, device)
+        if timing < minutes * 60 / 3:
+            break
     examples = train["batch_size"] * train["accumulation"]
     evaluated = train["evaluations"] * data["validation"] / examples / 3 * cost.step  # a pass forward, none back
     after = evaluated + data["test"] * cost.summary
@@ -198,13 +210,13 @@ def fitted(preset: Sections, cost: Cost, minutes: float, variants: int, device: 
         seeds, affordable = 1, floor((left * cost.at_once / variants - after) / cost.step)
         steps = min(end, max(train["evaluations"], affordable))
     training = seconds(steps, seeds)
-    return Plan(steps, end, seeds, pairs, (training + timing + REST) / 60, training / 60, timing / 60,
+    return Plan(steps, end, seeds, pairs, sizes, (training + timing + REST) / 60, training / 60, timing / 60,
                 (seconds(end, ENOUGH_SEEDS) + timing + REST) / 60)
 
 
-def _timing(preset: Sections, cost: Cost, variants: int, pairs: int, device: Device) -> float:
+def _timing(preset: Sections, cost: Cost, variants: int, pairs: int, batches: list[int], device: Device) -> float:
     """Seconds that the profiles take, roughly."""
-    train, batches = preset["train"], preset["profile"]["train_batch_sizes"]
+    train = preset["train"]
     step = cost.step / train["accumulation"] * sum(batches) / train["batch_size"]
     runs, steps = (REPEATS, REPEATS) if device.gpu else (TURNS, STEP_TURNS)
     # Two processes a pair, and the sweep; a prompt's pass and the first token take less than a summary together.
@@ -215,7 +227,8 @@ def within(preset: Sections, plan: Plan) -> Sections:
     """The preset with as many steps and pairs as the plan has."""
     train = {"steps": plan.steps, "warmup_steps": max(1, plan.steps // 20),
              "evaluations": min(plan.steps, preset["train"]["evaluations"])}
-    return preset | {"train": preset["train"] | train, "profile": preset["profile"] | {"pairs": plan.pairs}}
+    return preset | {"train": preset["train"] | train,
+                     "profile": preset["profile"] | {"pairs": plan.pairs, "train_batch_sizes": plan.batches}}
 
 
 def smallest_difference(seeds: int, articles: int, functions: int) -> float:

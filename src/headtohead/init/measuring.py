@@ -1,6 +1,7 @@
-"""What the run will have: the device, its free memory, and what a step and a summary take on it, measured."""
+"""What is measured: the device, the articles in tokens, and what a training step and a summary take."""
 
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from itertools import cycle, islice, pairwise
@@ -9,26 +10,32 @@ from statistics import mean
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
-from transformers import PreTrainedTokenizerBase, TrainerCallback
+from transformers import GPT2Config, PreTrainedTokenizerBase, TrainerCallback
 
 from headtohead.attention.spec import AttentionSpec
 from headtohead.inference.engine import Engine
 from headtohead.inference.generation import generate_tokens
-from headtohead.init.deciding import Cost, Device
+from headtohead.init.deciding import SEPARATOR, VOCABULARY, Cost, Device, Lengths, Shape, Start, shape_of
+from headtohead.inputs import pretrained_source
 from headtohead.models.batches import Example
 from headtohead.models.checkpoints import build
 from headtohead.models.gpt2 import GPT2, best_device
+from headtohead.models.pretrained import read_settings
 from headtohead.models.sharing import share_cores
-from headtohead.params import Params, Preset
+from headtohead.params import Params, Preset, Tokenizer
 from headtohead.profiling.machine import cores, processor
 from headtohead.profiling.timing import between, mark
+from headtohead.quality.language import detect
 from headtohead.records import Record
+from headtohead.stage import keep_freed_memory
 from headtohead.tokens.layout import Layout
-from headtohead.tokens.tokenizer import encode, separator_ids
+from headtohead.tokens.tokenizer import encode, pretrained_tokenizer, separator_ids, train_tokenizer
 from headtohead.training.examples import make_examples
 from headtohead.training.step import compiles, prepare
 
+MEMORY = Path("/proc/meminfo")
 WARMUP = 2  # steps: the first one gets memory, and compiles on a GPU
 STEPS, SECONDS = 12, 8.0  # at most so many steps are timed, and none begins after so many seconds
 BATCHES = 64  # of examples, so that no step is the last of an epoch
@@ -40,7 +47,41 @@ def device() -> Device:
         return Device(torch.cuda.get_device_name(), gpu=True, memory=torch.cuda.mem_get_info()[0],
                       bfloat16=torch.cuda.is_bf16_supported())
     return Device(f"{cores()} cores of {processor()}", gpu=False, bfloat16=False,
-                  memory=os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+                  memory=_free_memory())
+
+
+def _free_memory() -> int:
+    """Bytes that processes may still take; where the system does not tell, those that nothing uses."""
+    if MEMORY.exists() and (said := re.search(r"^MemAvailable: +(\d+) kB", MEMORY.read_text(), re.MULTILINE)):
+        return int(said[1]) * 1024
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def language(rows: Sequence[Record]) -> str:
+    """The code of the language that most of the articles are in."""
+    return detect(row["article"] for row in rows)
+
+
+def tokens(rows: Sequence[Record], start: Start, pretrained: str | None, end_of_text: str | None
+           ) -> tuple[PreTrainedTokenizerBase, Lengths, Shape]:
+    """The pretrained model's tokenizer, or one trained on these articles, how long they are in its tokens, and the
+    model's shape.
+
+    Raises:
+        DataError: the pretrained tokenizer does not suit them.
+    """
+    settings = Tokenizer(vocab_size=VOCABULARY.get(start), separator=SEPARATOR[start], end_of_text=end_of_text,
+                         max_length=1024)
+    texts = {side: [row[side] for row in rows] for side in ("article", "summary")}
+    if pretrained is None:
+        tokenizer, shape = train_tokenizer(settings, texts["article"] + texts["summary"]), shape_of(start)
+    else:
+        folder = pretrained_source(pretrained)
+        tokenizer = pretrained_tokenizer(settings, folder, texts["article"][:200])
+        config = GPT2Config(**read_settings(Path(folder))[0])
+        shape = Shape(config.n_layer, config.n_embd, config.n_head, config.vocab_size, config.n_positions)
+    articles, summaries = (np.array([len(text.ids) for text in encode(tokenizer, side)]) for side in texts.values())
+    return tokenizer, Lengths(articles, summaries, len(separator_ids(tokenizer))), shape
 
 
 def measure(params: Params, preset: Preset, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Record]) -> Cost:
@@ -51,6 +92,7 @@ def measure(params: Params, preset: Preset, tokenizer: PreTrainedTokenizerBase, 
     Args:
         rows: articles to train on.
     """
+    keep_freed_memory()
     on = best_device()
     sharing = share_cores(params, on)
     articles, summaries = ([text.ids for text in encode(tokenizer, [row[side] for row in rows])]
