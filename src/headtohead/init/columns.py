@@ -67,7 +67,7 @@ def find(rows: Sequence[Mapping[str, object]], article: str | None, summary: str
             raise DataError(f"{where} has no column {name!r} ({option}); its columns are {_listed(names)}")
     if article is not None and summary is not None:
         if article == summary:
-            raise DataError(f"{where}: --article and --summary both name {article!r}; an article is not its own summary")
+            raise DataError(f"{where}: --article and --summary both name {article!r}; give each its own column")
         return Columns(article, summary, "as you say")
     pairs = [pair for pair in _pairs(rows, names)
              if article in (None, pair.article) and summary in (None, pair.summary)]
