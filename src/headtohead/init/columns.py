@@ -124,7 +124,8 @@ def _described(rows: Sequence[Mapping[str, object]], names: list[str]) -> str:
     said = []
     for name in names:
         texts = [cell for row in rows if isinstance(cell := row.get(name), str) and cell.strip()]
-        said.append(f"{name[:40]} ({median(len(words(text)) for text in texts):,.0f} words)" if texts else name[:40])
+        count = round(median(len(words(text)) for text in texts)) if texts else 0
+        said.append(f"{name[:40]} ({count:,} {'word' if count == 1 else 'words'})" if count else name[:40])
     return _listed(said)
 
 

@@ -32,7 +32,6 @@ from headtohead.records import Record
 from headtohead.stage import keep_freed_memory
 from headtohead.tokens.layout import Layout
 from headtohead.tokens.tokenizer import encode, pretrained_tokenizer, separator_ids, train_tokenizer
-from headtohead.training.examples import make_examples
 from headtohead.training.step import compiles, prepare
 
 MEMORY = Path("/proc/meminfo")
@@ -99,9 +98,11 @@ def measure(params: Params, preset: Preset, tokenizer: PreTrainedTokenizerBase, 
                            for side in ("article", "summary"))
     layout = Layout(separator_ids(tokenizer), tokenizer.eos_token_id, preset.tokenizer.max_length,
                     preset.generate.max_new_tokens)
-    tokens = [{"article": article, "summary": summary} for article, summary in zip(articles, summaries, strict=True)]
+    examples: list[Example] = [layout.example(article, summary)
+                               for article, summary in zip(articles, summaries, strict=True)
+                               if len(summary) < layout.new_tokens]
     model = build(AttentionSpec(), preset.model, tokenizer, preset.tokenizer.max_length, params.seed)
-    step = _step_seconds(model, make_examples(tokens, layout), preset, tokenizer.pad_token_id, on)
+    step = _step_seconds(model, examples, preset, tokenizer.pad_token_id, on)
     model.zero_grad()
     model.eval().to(on, getattr(torch, preset.generate.precision))
     engine = Engine(model)
