@@ -33,6 +33,7 @@ COMMANDS = {
     r"git checkout params\.yaml":
         "test_pipeline.py::test_switching_attention_re_runs_the_report_alone_and_the_diff_shows_it",
     r"h2h doctor( --json)?": "test_doctor.py::test_it_reads_well_and_a_file_gets_plain_text",
+    r"h2h init \S+( --[a-z-]+ \S+)*": "test_init.py::test_a_file_with_odd_columns_becomes_a_preset_that_runs",
     r"h2h show": "test_reporting.py::test_the_comparison_is_printed_quickly",
     r"python -m headtohead\.reporting\.patterns \S+":
         "test_reporting.py::test_the_documents_picture_is_what_its_command_draws",
@@ -133,7 +134,8 @@ def outputs():
     return written | {line.strip("/") for line in read(ROOT / ".gitignore").splitlines()}
 
 
-EXAMPLES = {f"{name}.csv" for name in ("articles", "train", "validation", "val", "dev", "test")}  # the reader's own
+EXAMPLES = {f"{name}.csv" for name in (  # the reader's own
+    "articles", "berichte", "train", "validation", "val", "dev", "test")}
 PATHLIKE = re.compile(r"`((?:[\w.-]+/)+[\w.-]*|[\w-]+\.(?:py|md|yaml|toml|json|csv|svg|html|lock|cff))`")
 
 

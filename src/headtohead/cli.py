@@ -1,10 +1,14 @@
-"""The command line: `h2h show` prints the comparison of the last run, `h2h doctor` tries what this machine can run,
-`h2h publish` writes the last run as files to commit, and `h2h bench` measures the published benchmark on a GPU."""
+"""The command line: `h2h init` makes a preset for one's own articles, `h2h show` prints the comparison of the last run,
+`h2h doctor` tries what this machine can run, `h2h publish` writes the last run as files to commit, and `h2h bench`
+measures the published benchmark on a GPU."""
 
 import argparse
 import json
+import math
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from headtohead.caches import keep_in
 from headtohead.params import STUDY, read_params
@@ -20,6 +24,11 @@ def main() -> None:
         sys.exit(str(error))
     except ImportError as error:
         sys.exit(f"a library is missing or broken: {error}; set the environment up again: rm -r .venv; make setup")
+
+
+def init(**options: Any) -> None:
+    from headtohead.init.command import init
+    init(**options)
 
 
 def show() -> None:
@@ -64,6 +73,7 @@ def bench(folder: Path, family: bool, render: bool, commit: str | None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="h2h", description="Which attention should a GPT-2 summarizer use?")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_init(commands)
     commands.add_parser("show", help="print the comparison of the last run and where its report is").set_defaults(
         run=show)
     check = commands.add_parser("doctor", help="say what is here, what will run each variant, and try whether it works")
@@ -82,6 +92,40 @@ def _parser() -> argparse.ArgumentParser:
     rows.add_argument("--render", action="store_true", help="measure nothing: make the page again from the rows")
     rows.add_argument("--commit", help="commit of the code that runs, if it is not this repository as it is")
     return parser
+
+
+def _add_init(commands: Any) -> None:
+    parser = commands.add_parser(
+        "init", help="write a preset for your articles and this machine to params.yaml",
+        description="Look at a file of articles and at this machine, and write a preset for them to params.yaml.")
+    parser.set_defaults(run=init)
+    parser.add_argument("source", metavar="ARTICLES",
+                        help="a CSV, TSV, JSON, JSON Lines, Parquet or Arrow file, a folder, or a data set's NAME or "
+                             "NAME@REVISION on the hub")
+    parser.add_argument("--minutes", type=_minutes, default=60, help="how long the run may take (%(default)s)")
+    parser.add_argument("--name", type=_name, default="mine", help="of the preset (%(default)s)")
+    parser.add_argument("--force", action="store_true", help="replace a preset of that name")
+    parser.add_argument("--article", metavar="COLUMN", help="the column with the articles, if it cannot be told")
+    parser.add_argument("--summary", metavar="COLUMN", help="the column with their summaries")
+    parser.add_argument("--pretrained", metavar="GPT2",
+                        help="begin with this GPT-2: a local folder, or the hub's NAME or NAME@REVISION")
+    parser.add_argument("--end-of-text", metavar="TOKEN",
+                        help="the token that ends a summary, if the pretrained vocabulary names none")
+    parser.add_argument("--encoding", help="of the files, such as cp1251, if it cannot be detected")
+    parser.add_argument("--config", help="which configuration of a data set on the hub")
+
+
+def _minutes(text: str) -> float:
+    minutes = float(text)
+    if not (math.isfinite(minutes) and minutes > 0):
+        raise argparse.ArgumentTypeError(f"{text} is no time; give minutes, such as 60")
+    return minutes
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{,39}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name for a preset; use lower-case letters, digits and _")
+    return text
 
 
 if __name__ == "__main__":

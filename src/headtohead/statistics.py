@@ -102,6 +102,23 @@ def compare_all(ours: Mapping[str, ArrayLike], control: ArrayLike, margin: float
     return {name: replace(comparison, p=min(1.0, adjusted[name])) for name, comparison in found.items()}
 
 
+def smallest_found(luck: float, own: float, trainings: int, articles: int, functions: int, power: float = 0.8) -> float:
+    """The smallest true difference to the control that `compare_all` finds with probability `power`.
+
+    Args:
+        luck: assumed standard deviation over trainings of a function's mean score.
+        own: the same over articles of the difference between two functions' mean scores.
+        functions: how many are compared with the control.
+
+    Returns:
+        In the measure's own unit; infinite for one training, which supports no claim.
+    """
+    if min(trainings, articles) < 2:
+        return inf
+    error, freedom = _error([(luck ** 2 / trainings, trainings - 1)] * 2 + [(own ** 2 / articles, articles - 1)])
+    return _half(error, freedom, ALPHA / functions) + _half(error, freedom, 2 * (1 - power))
+
+
 def _scores(values: ArrayLike, name: str) -> NDArray[np.float64]:
     scores = np.asarray(values, dtype=float)
     if scores.ndim != 2 or scores.shape[0] < 1 or scores.shape[1] < 2:

@@ -33,13 +33,13 @@ class Table:
     """One file of articles.
 
     Args:
-        article, summary: the columns that hold the texts.
+        article, summary: the columns that hold the texts; None if they are still to be found, by `whole_rows`.
         encoding: Python's name for it; None detects it.
     """
 
     file: Path
-    article: str
-    summary: str
+    article: str | None
+    summary: str | None
     encoding: str | None = None
 
     def rows(self, before: int = 0) -> Iterator[Record]:
@@ -51,11 +51,15 @@ class Table:
         Raises:
             DataError: the file cannot be read, a column is missing, or a row is unreadable; says which and why.
         """
-        read = {".csv": self._csv, ".tsv": self._csv, ".jsonl": self._json_lines, ".json": self._json,
-                ".parquet": self._parquet, ".arrow": self._arrow}[self._format]
-        for number, row in enumerate(read(), 1):
+        for number, row in enumerate(self.whole_rows(), 1):
             yield {"id": self._id(row, before + number), "article": self._text(row, self.article, number),
                    "summary": self._text(row, self.summary, number)}
+
+    def whole_rows(self) -> Iterator[dict[str, Any]]:
+        """Every row as the file has it, with all of its columns if none is named. Raises as `rows` does."""
+        read = {".csv": self._csv, ".tsv": self._csv, ".jsonl": self._json_lines, ".json": self._json,
+                ".parquet": self._parquet, ".arrow": self._arrow}[self._format]
+        yield from read()
 
     @cached_property
     def read_as(self) -> str:
@@ -91,16 +95,24 @@ class Table:
 
     @cached_property
     def _delimiter(self) -> str:
-        """The named delimiter, or the one with which the first line names both columns; if there is none, a comma."""
+        """The named delimiter, or the one with which the first line names both columns; if there is none, a comma.
+
+        While the columns are still to be found, the one that makes most of them.
+        """
         if self._separator:
             return self._separator
         if self._format == ".tsv":
             return "\t"
         with self._opened(newline="") as lines:
             header = lines.readline()
-        wanted = {self.article, self.summary}
-        return next((d for d in DELIMITERS if wanted <= set(_stripped(next(csv.reader([header], delimiter=d), [])))),
-                    ",")
+        columns = {d: _stripped(next(csv.reader([header], delimiter=d), [])) for d in DELIMITERS}
+        if self._unnamed:
+            return max(columns, key=lambda d: len(columns[d]))
+        return next((d for d, names in columns.items() if {self.article, self.summary} <= set(names)), ",")
+
+    @property
+    def _unnamed(self) -> bool:
+        return self.article is None and self.summary is None
 
     def _csv(self) -> Iterator[dict[str, Any]]:
         with self._opened(newline="") as lines:
@@ -146,7 +158,7 @@ class Table:
         lists = [v for v in value.values() if isinstance(v, list)] if isinstance(value, dict) else [value]
         if len(lists) != 1 or not isinstance(lists[0], list):
             raise DataError(f"{self.file}: a JSON file must hold one list of objects such as "
-                            f'[{{"{self.article}": "...", "{self.summary}": "..."}}]')
+                            f'[{{"{self.article or "article"}": "...", "{self.summary or "summary"}": "..."}}]')
         yield from self._objects((row, f"row {number}") for number, row in enumerate(lists[0], 1))
 
     def _parsed(self, text: str, where: str) -> Any:
@@ -194,11 +206,13 @@ class Table:
     def _columns(self, names: list[str]) -> list[str]:
         """The columns that are read."""
         self._check_columns(names)
-        return [name for name in ("id", self.article, self.summary) if name in names]
+        return [name for name in names if self._unnamed or name in ("id", self.article, self.summary)]
 
     def _check_columns(self, columns: Iterable[str]) -> None:
         names = list(columns)
         for key, column in (("article", self.article), ("summary", self.summary)):
+            if column is None:
+                continue
             if names.count(column) > 1:
                 raise DataError(f"{self.file} has {names.count(column)} columns named {column!r} (data.{key})")
             if column not in names:
@@ -207,8 +221,8 @@ class Table:
                 raise DataError(f"{self.file} has no column {column!r} (data.{key}); its columns are {shown}"
                                 + (f". Is it {likely!r}? Set data.{key}: {likely}" if likely else ""))
 
-    def _text(self, row: dict[str, Any], column: str, number: int) -> str:
-        cell = row.get(column)
+    def _text(self, row: dict[str, Any], column: str | None, number: int) -> str:
+        cell = None if column is None else row.get(column)
         if cell is None:
             return ""
         if not isinstance(cell, str):

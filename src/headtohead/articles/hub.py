@@ -17,12 +17,13 @@ def stream(hub: Hub, split: str, article: str, summary: str, seed: int) -> Itera
     Raises:
         DataError: the hub cannot be reached, or has no such data set, split or column, or no text there.
     """
-    for number, row in enumerate(_rows(hub, split, seed), 1):
+    for number, row in enumerate(whole_rows(hub, split, seed), 1):
         yield {"id": str(row.get("id", number)), "article": _text(row, article, hub.name),
                "summary": _text(row, summary, hub.name)}
 
 
-def _rows(hub: Hub, split: str, seed: int) -> Iterator[dict[str, Any]]:
+def whole_rows(hub: Hub, split: str, seed: int) -> Iterator[dict[str, Any]]:
+    """Every row as the hub has it, in the order of `stream`, which says what it raises."""
     import datasets
     import fsspec  # type: ignore[import-untyped]
     fsspec.config.conf["hf"] = {"block_size": READ_AHEAD}

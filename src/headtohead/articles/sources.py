@@ -36,6 +36,30 @@ def open_splits(data: Data, seed: int, on_row: Callable[[], object] = lambda: No
     return _hub(data, seed, on_row) if data.source == "hub" else _files(data, seed, on_row)
 
 
+def usable(data: Data, seed: int, on_row: Callable[[], object] = lambda: None
+           ) -> Iterator[tuple[str, Tally, Iterator[Record]]]:
+    """The usable articles of each input, before any is sampled: its name, its tally and its rows.
+
+    Names are those of the splits that the input has, or "all". Read each one's rows before the next is asked for: an
+    article that is in two is kept in the first.
+
+    Raises:
+        DataError: the input cannot be read.
+    """
+    cleaner, files = Cleaner(), {} if data.source == "hub" else locate(data)
+    for name in ORDER if data.source == "hub" else [name for name in (*ORDER, "all") if name in files]:
+        if data.source == "hub":
+            from headtohead.articles.hub import stream
+            assert data.hub is not None  # the parameters' validator saw to it
+            tally = Tally(f"{name} of {data.hub.name}", "the hub")
+            rows = stream(data.hub, name, data.article, data.summary, seed)
+        else:
+            tables = _tables(files[name], data)
+            tally = Tally(_name(files[name]), " and ".join(dict.fromkeys(table.read_as for table in tables)))
+            rows = _rows(tables)
+        yield name, tally, (row for _, row in cleaner.clean(_watched(rows, on_row), tally))
+
+
 def _newswire(data: Data, seed: int) -> Splits:
     from headtohead.articles.newswire import KINDS, moved, newswire
     assert data.newswire is not None  # the parameters' validator saw to it

@@ -1,0 +1,245 @@
+"""From what was found to a preset, with the reasons: pure functions, and the numbers behind them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil, floor
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headtohead.params import Data
+from headtohead.records import DataError
+from headtohead.statistics import smallest_found
+
+Start = Literal["pretrained", "scratch", "small"]  # a pretrained GPT-2; a new one that can learn; a new one that cannot
+Sections = dict[str, dict[str, Any]]
+
+LANGUAGE = 4_000_000  # words to learn a language from: half of those in `news`, the least with which we saw it learned
+LEAST = {"train": 30, "validation": 5, "test": 10}
+MOST = {"validation": 500, "test": 1000}
+MOST_TRAIN = {"pretrained": 5_000, "scratch": 150_000, "small": 8_000}
+WHOLE = 0.95, 0.99  # shares of the articles and of the summaries that shall fit
+LONGEST_CPU, LONGEST_GPU = 1024, 2048  # tokens that a new model gets at most
+VOCABULARY = {"scratch": 16_384, "small": 4_096}
+SEPARATOR = {"pretrained": "\nTL;DR:", "scratch": "<|summary|>", "small": "<|summary|>"}
+MODELS: dict[str, dict[str, Any]] = {
+    "scratch": {"pretrained": None, "layers": 8, "width": 512, "heads": 8, "init_std": 0.02, "position_init_std": 0.02,
+                "dropout": 0.1},
+    "small": {"pretrained": None, "layers": 4, "width": 128, "heads": 4, "init_std": 0.02, "position_init_std": 0.02,
+              "dropout": 0.0}}
+# By start: examples a step, learning rate, weight decay, the article's weight, evaluations.
+TRAINING = {"pretrained": (8, 0.00005, 0.01, 0.0, 8), "scratch": (64, 0.0015, 0.1, 1.0, 13),
+            "small": (8, 0.003, 0.1, 1.0, 8)}
+END = {"scratch": 2600, "small": 1000}  # steps after which losses no longer fall much: presets `news` and `laptop`
+PASSES, LEAST_STEPS = 3, 200  # of a pretrained model
+MOST_SEEDS, ENOUGH_SEEDS = 10, 3
+# Standard deviations of ROUGE-1 that are assumed: over seeds, as in `news` trained to the end (0.002 to 0.004, on other
+# trainings up to 0.005), and over articles of the difference between two functions (0.04 to 0.06 there, if alike).
+LUCK, OWN = 0.005, 0.06
+REST = 60.0  # seconds: reading, tokenizing, scores, the report
+PROCESS = {True: 15.0, False: 2.0}  # seconds that a timed process takes to begin, on a GPU and on a CPU
+TURNS, STEP_TURNS = 32, 12  # runs of each task in a timed process on a CPU; docs/measuring.md
+REPEATS = 8  # the same on a GPU
+
+
+@dataclass(frozen=True)
+class Device:
+    """Args: memory: free, in bytes; bfloat16: whether it computes in it."""
+
+    name: str
+    gpu: bool
+    memory: int
+    bfloat16: bool
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The model's; positions: how many a pretrained one has."""
+
+    layers: int
+    width: int
+    heads: int
+    vocabulary: int
+    positions: int | None = None
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of a sample's articles and summaries, and of the separator."""
+
+    articles: NDArray[np.int64]
+    summaries: NDArray[np.int64]
+    separator: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds on this device: of a training step, of a summary in a batch, and of one alone.
+
+    Args:
+        at_once: how many trainings run side by side.
+    """
+
+    step: float
+    summary: float
+    one_summary: float
+    at_once: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What fits into the time.
+
+    Args:
+        steps: of each training; fewer than `end` if time does not suffice.
+        seeds: how many.
+        pairs, batches: of the profiles, fewer than usual if these would take more than a third of the time.
+        minutes: all of it takes; `training`, of that the trainings with their summaries, `timing`, the profiles.
+        enough: minutes in which three seeds train to the end.
+    """
+
+    steps: int
+    end: int
+    seeds: int
+    pairs: int
+    batches: list[int]
+    minutes: float
+    training: float
+    timing: float
+    enough: float
+
+    @property
+    def finished(self) -> bool:
+        return self.steps >= self.end
+
+
+def splits(counts: Mapping[str, int], start: Start, name: str) -> dict[str, int]:
+    """How many articles each split gets.
+
+    Raises:
+        DataError: there are too few.
+    """
+    if "all" in counts:
+        test, validation = min(MOST["test"], counts["all"] // 5), min(MOST["validation"], counts["all"] // 20)
+        counts = {"train": counts["all"] - test - validation, "validation": validation, "test": test}
+    if few := [split for split, least in LEAST.items() if counts[split] < least]:
+        raise DataError(f"{name} has {sum(counts.values()):,} usable articles, which leaves {counts[few[0]]} for "
+                        f"{few[0]}; at least {LEAST[few[0]]} are needed there. Bring more articles")
+    return {split: min(counts[split], (MOST | {"train": MOST_TRAIN[start]})[split]) for split in LEAST}
+
+
+def shape_of(start: Start) -> Shape:
+    """The shape of a new model."""
+    model = MODELS[start]
+    return Shape(model["layers"], model["width"], model["heads"], VOCABULARY[start])
+
+
+def lengths_of(found: Lengths, shape: Shape, device: Device) -> tuple[int, int]:
+    """tokenizer.max_length and generate.max_new_tokens, so that nearly all articles and summaries fit."""
+    most = shape.positions or (LONGEST_GPU if device.gpu else LONGEST_CPU)
+    new = min(_round_up(float(np.quantile(found.summaries, WHOLE[1])) + 1, 4), most // 2)
+    room = max(float(np.quantile(found.articles, WHOLE[0])), 16)
+    return min(_round_up(room + found.separator + new, 8), most), new
+
+
+def draft(data: Data, start: Start, pretrained: str | None, end_of_text: str | None, counts: Mapping[str, int],
+          found: Lengths, shape: Shape, device: Device) -> Sections:
+    """A preset for as many steps as its trainings need; `fitted` cuts them to the time."""
+    length, new = lengths_of(found, shape, device)
+    batch, rate, decay, article_weight, evaluations = TRAINING[start]
+    precision = "bfloat16" if device.bfloat16 else "float32"
+    model = {"pretrained": pretrained, "dropout": 0.1} if start == "pretrained" else MODELS[start]
+    fits = batch_that_fits(batch, length, shape, device)
+    steps = END[start] if start != "pretrained" else max(LEAST_STEPS, ceil(PASSES * counts["train"] / batch))
+    where: dict[str, Any] = {"source": data.source, "path": data.path, "encoding": data.encoding,
+                             "article": data.article, "summary": data.summary, **counts}
+    if data.hub is not None:
+        where["hub"] = data.hub.model_dump()
+    tokenizer: dict[str, Any] = {"vocab_size": VOCABULARY.get(start), "separator": SEPARATOR[start],
+                                 "max_length": length}
+    if end_of_text is not None:
+        tokenizer["end_of_text"] = end_of_text
+    measured = [length // 2, length, *(length * times for times in (2, 4, 8, 16) if device.gpu)]
+    return {
+        "data": where, "tokenizer": tokenizer, "model": model,
+        "train": {"steps": steps, "batch_size": fits, "accumulation": batch // fits, "learning_rate": rate,
+                  "warmup_steps": max(1, steps // 20), "weight_decay": decay, "article_weight": article_weight,
+                  "precision": precision, "evaluations": evaluations},
+        "generate": {"batch_size": 100 if device.gpu else 10 if start == "pretrained" else 50, "max_new_tokens": new,
+                     "beams": 4 if device.gpu else 1, "no_repeat_ngram": 3, "precision": precision},
+        "score": {"language": "auto"},
+        "profile": {"new_tokens": new, "lengths": measured if device.gpu else [length // 4, *measured],
+                    "batch_sizes": [1, 4, 16, 64] if device.gpu else [1, 4],
+                    "train_batch_sizes": sorted({max(1, fits // 2), fits}), "pairs": 10 if device.gpu else 5,
+                    "min_repeats": 30 if device.gpu else 10, "min_seconds": 1.0, "precision": precision}}
+
+
+def batch_that_fits(batch: int, length: int, shape: Shape, device: Device) -> int:
+    """The largest half, quarter, ... of `batch` whose step with `standard` takes half of the free memory at most."""
+    of_a_token = shape.layers * (20 * shape.width + 3 * shape.heads * length) + 3 * shape.vocabulary
+    one = 4 * length * of_a_token  # bytes of activations in float32
+    while batch > 1 and batch * one > device.memory / 2:
+        batch //= 2
+    return batch
+
+
+def fitted(preset: Sections, cost: Cost, minutes: float, variants: int, device: Device, most_seeds: int) -> Plan:
+    """How many steps and seeds the time allows: all steps that a training needs come first, then seeds.
+
+    Args:
+        variants: how many are trained.
+    """
+    train, data, end = preset["train"], preset["data"], int(preset["train"]["steps"])
+    usual, batches = preset["profile"]["pairs"], preset["profile"]["train_batch_sizes"]
+    for pairs, sizes in ((usual, batches), (usual // 2, batches), (2, batches), (2, batches[:1]), (2, [1])):
+        timing = _timing(preset, cost, variants, pairs, sizes, device)
+        if timing < minutes * 60 / 3:
+            break
+    examples = train["batch_size"] * train["accumulation"]
+    evaluated = train["evaluations"] * data["validation"] / examples / 3 * cost.step  # a pass forward, none back
+    after = evaluated + data["test"] * cost.summary
+
+    def seconds(steps: int, seeds: int) -> float:
+        return variants * seeds * (steps * cost.step + after) / cost.at_once
+
+    left = minutes * 60 - timing - REST
+    seeds = min(most_seeds, floor(left / seconds(end, 1)))
+    steps = end
+    if seeds < 1:
+        seeds, affordable = 1, floor((left * cost.at_once / variants - after) / cost.step)
+        steps = min(end, max(train["evaluations"], affordable))
+    training = seconds(steps, seeds)
+    return Plan(steps, end, seeds, pairs, sizes, (training + timing + REST) / 60, training / 60, timing / 60,
+                (seconds(end, ENOUGH_SEEDS) + timing + REST) / 60)
+
+
+def _timing(preset: Sections, cost: Cost, variants: int, pairs: int, batches: list[int], device: Device) -> float:
+    """Seconds that the profiles take, roughly."""
+    train = preset["train"]
+    step = cost.step / train["accumulation"] * sum(batches) / train["batch_size"]
+    runs, steps = (REPEATS, REPEATS) if device.gpu else (TURNS, STEP_TURNS)
+    # Two processes a pair, and the sweep; a prompt's pass and the first token take less than a summary together.
+    return variants * (2 * pairs + 1) * (PROCESS[device.gpu] + runs * 1.5 * cost.one_summary + steps * step)
+
+
+def within(preset: Sections, plan: Plan) -> Sections:
+    """The preset with as many steps and pairs as the plan has."""
+    train = {"steps": plan.steps, "warmup_steps": max(1, plan.steps // 20),
+             "evaluations": min(plan.steps, preset["train"]["evaluations"])}
+    return preset | {"train": preset["train"] | train,
+                     "profile": preset["profile"] | {"pairs": plan.pairs, "train_batch_sizes": plan.batches}}
+
+
+def smallest_difference(seeds: int, articles: int, functions: int) -> float:
+    """In ROUGE-1, found in four of five runs; infinite if nothing is claimed. Spreads are assumed: see above."""
+    return smallest_found(LUCK, OWN, seeds, articles, max(1, functions))
+
+
+def seeds_of(known: list[int], count: int) -> list[int]:
+    """The first of those in params.yaml, which may be trained already, and new ones after them."""
+    return [*known, *range(max(known) + 1, max(known) + 1 + count)][:count]
+
+
+def _round_up(number: float, to: int) -> int:
+    return ceil(number / to) * to
