@@ -28,22 +28,32 @@ BATCH = 256  # rows of a Parquet or Arrow file decoded at a time
 csv.field_size_limit(sys.maxsize)  # articles may be longer than the module's 128 KB
 
 
+class NoColumn(DataError):
+    """A table lacks a column; `columns` are those that it has."""
+
+    def __init__(self, message: str, columns: list[str]) -> None:
+        super().__init__(message)
+        self.columns = columns
+
+
 @dataclass(frozen=True)
 class Table:
     """One file of articles.
 
     Args:
-        article, summary: the columns that hold the texts.
+        article, summary: the columns that hold the texts; summary is None where there are only articles.
         encoding: Python's name for it; None detects it.
     """
 
     file: Path
     article: str
-    summary: str
+    summary: str | None
     encoding: str | None = None
 
     def rows(self, before: int = 0) -> Iterator[Record]:
         """Every row as {"id", "article", "summary"}, texts stripped; the id is column `id` or the row's number from 1.
+
+        Without a column of summaries, as {"id", "article"}.
 
         Args:
             before: how many rows the table's earlier parts have.
@@ -54,8 +64,8 @@ class Table:
         read = {".csv": self._csv, ".tsv": self._csv, ".jsonl": self._json_lines, ".json": self._json,
                 ".parquet": self._parquet, ".arrow": self._arrow}[self._format]
         for number, row in enumerate(read(), 1):
-            yield {"id": self._id(row, before + number), "article": self._text(row, self.article, number),
-                   "summary": self._text(row, self.summary, number)}
+            yield {"id": self._id(row, before + number),
+                   **{key: self._text(row, column, number) for key, column in self._wanted.items()}}
 
     @cached_property
     def read_as(self) -> str:
@@ -65,6 +75,11 @@ class Table:
         separated = f", separated by {self._delimiter}" if self._format == ".csv" else ""
         name = "JSON Lines" if self._format == ".jsonl" else self._format[1:].upper()
         return f"{name}, {self._encoding}{separated}".replace("\t", "tab")
+
+    @property
+    def _wanted(self) -> dict[str, str]:
+        columns = {"article": self.article, "summary": self.summary}
+        return {key: column for key, column in columns.items() if column is not None}
 
     @property
     def _format(self) -> str:
@@ -91,16 +106,15 @@ class Table:
 
     @cached_property
     def _delimiter(self) -> str:
-        """The named delimiter, or the one with which the first line names both columns; if there is none, a comma."""
+        """The named delimiter, or the one with which the first line names the columns, else the most columns."""
         if self._separator:
             return self._separator
         if self._format == ".tsv":
             return "\t"
         with self._opened(newline="") as lines:
             header = lines.readline()
-        wanted = {self.article, self.summary}
-        return next((d for d in DELIMITERS if wanted <= set(_stripped(next(csv.reader([header], delimiter=d), [])))),
-                    ",")
+        named = {d: _stripped(next(csv.reader([header], delimiter=d), [])) for d in DELIMITERS}
+        return max(DELIMITERS, key=lambda d: (set(self._wanted.values()) <= set(named[d]), len(named[d])))
 
     def _csv(self) -> Iterator[dict[str, Any]]:
         with self._opened(newline="") as lines:
@@ -146,7 +160,7 @@ class Table:
         lists = [v for v in value.values() if isinstance(v, list)] if isinstance(value, dict) else [value]
         if len(lists) != 1 or not isinstance(lists[0], list):
             raise DataError(f"{self.file}: a JSON file must hold one list of objects such as "
-                            f'[{{"{self.article}": "...", "{self.summary}": "..."}}]')
+                            f"[{json.dumps(dict.fromkeys(self._wanted.values(), '...'))}]")
         yield from self._objects((row, f"row {number}") for number, row in enumerate(lists[0], 1))
 
     def _parsed(self, text: str, where: str) -> Any:
@@ -194,18 +208,18 @@ class Table:
     def _columns(self, names: list[str]) -> list[str]:
         """The columns that are read."""
         self._check_columns(names)
-        return [name for name in ("id", self.article, self.summary) if name in names]
+        return [name for name in ("id", *self._wanted.values()) if name in names]
 
     def _check_columns(self, columns: Iterable[str]) -> None:
         names = list(columns)
-        for key, column in (("article", self.article), ("summary", self.summary)):
+        for key, column in self._wanted.items():
             if names.count(column) > 1:
                 raise DataError(f"{self.file} has {names.count(column)} columns named {column!r} (data.{key})")
             if column not in names:
                 shown = ", ".join(name[:40] for name in names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-                likely = _likely(key, names)
-                raise DataError(f"{self.file} has no column {column!r} (data.{key}); its columns are {shown}"
-                                + (f". Is it {likely!r}? Set data.{key}: {likely}" if likely else ""))
+                near = likely(key, names)
+                raise NoColumn(f"{self.file} has no column {column!r} (data.{key}); its columns are {shown}"
+                               + (f". Is it {near!r}? Set data.{key}: {near}" if near else ""), names)
 
     def _text(self, row: dict[str, Any], column: str, number: int) -> str:
         cell = row.get(column)
@@ -238,7 +252,7 @@ def _is_object(line: str) -> bool:
         return False
 
 
-def _likely(key: str, columns: list[str]) -> str | None:
+def likely(key: str, columns: list[str]) -> str | None:
     """The column that may have been meant, by its usual names, then by spelling; the first if there are several."""
     names = [column.casefold().strip() for column in columns]
     usual = [names.index(name) for name in USUAL[key] if name in names]
