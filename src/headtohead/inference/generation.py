@@ -1,6 +1,6 @@
 """Summaries of prompts of any lengths, and how likely a model finds the reference ones."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -33,10 +33,9 @@ def write_summaries(engine: Engine, tokenizer: PreTrainedTokenizerBase, prompts:
     return summaries
 
 
-@torch.inference_mode()
-def write_aloud(engine: Engine, tokenizer: PreTrainedTokenizerBase, prompt: list[int], settings: Generate
-                ) -> Iterator[str]:
-    """One greedy summary, piece by piece as it is written; together the pieces are what `write_summaries` returns.
+def write_aloud(engine: Engine, tokenizer: PreTrainedTokenizerBase, prompt: list[int], settings: Generate,
+                tell: Callable[[str], object]) -> str:
+    """One greedy summary, as `write_summaries` returns it, told piece by piece while it is written.
 
     A character whose bytes are not complete yet waits, and so does white space, which may be the last.
     """
@@ -48,10 +47,11 @@ def write_aloud(engine: Engine, tokenizer: PreTrainedTokenizerBase, prompt: list
         written.append(token)
         text = tokenizer.decode(written, skip_special_tokens=True).strip()
         if text.startswith(told) and not text.endswith(BROKEN):
-            yield text[len(told):]
+            tell(text[len(told):])
             told = text
     text = tokenizer.decode(written, skip_special_tokens=True).strip()
-    yield text[len(told):] if text.startswith(told) else f"\n{text}"  # a tokenizer that joins words afterwards
+    tell(text[len(told):] if text.startswith(told) else f"\n{text}")  # some tokenizers change a text's end later on
+    return text
 
 
 def generate_tokens(engine: Engine, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]],

@@ -75,7 +75,8 @@ def _loaded(engine: Engine, ids: Tensor, left_padding: Tensor | None, new_tokens
     padding = torch.zeros(batch, dtype=torch.int64, device=ids.device) if left_padding is None else left_padding
     rows, slots = (rounded(batch), rounded(length)) if engine.graphs else (batch, length)
     shape = Shape(rows, slots, new_tokens, beams, no_repeat_ngram, end)
-    recording = engine.recording(shape, lambda: (Greedy if beams == 1 else Beams)(engine, shape))
+    kind: type[Search] = Greedy if beams == 1 else Beams
+    recording = engine.recording(shape, lambda: kind(engine, shape))
     recording.program.load(ids, padding)
     return recording
 
