@@ -1,6 +1,7 @@
 """Head-to-Head: which attention should a GPT-2 summarizer use?
 
-`headtohead.load(path)` gives the model and tokenizer of a `models/V/S` folder. After `import headtohead`, transformers'
+`headtohead.load(path)` gives the model and tokenizer of a `models/V/S` folder, and `headtohead.summarize(texts, path)`
+the summaries that it writes. After `import headtohead`, transformers'
 `AutoConfig` and `AutoModelForCausalLM` load such a folder too, whichever of the two libraries was imported first.
 """
 
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headtohead.models.checkpoints import load
+    from headtohead.summaries.run import summarize
 
-__all__ = ["load"]
+__all__ = ["load", "summarize"]
 
 AUTO = "transformers.models.auto.configuration_auto"
 
@@ -23,6 +25,9 @@ def __getattr__(name: str) -> Any:
     if name == "load":  # torch and transformers are imported only when a model is
         from headtohead.models.checkpoints import load
         return load
+    if name == "summarize":
+        from headtohead.summaries.run import summarize
+        return summarize
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

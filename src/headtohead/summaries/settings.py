@@ -57,7 +57,7 @@ def settings_of(checkpoint: Path, wishes: Wishes) -> Settings:
     chosen |= {key: value for key, value in asdict(wishes).items() if value is not None and key != "max_length"}
     if "max_new_tokens" not in chosen:
         raise DataError(f"{checkpoint} does not say how long its summaries may be; give --max-new-tokens")
-    trained = training.get("max_length") or (preset and preset.tokenizer.max_length)
+    trained = training.get("max_length", preset.tokenizer.max_length if preset else None)
     return Settings(Generate(**chosen), wishes.max_length or trained, backend)
 
 
