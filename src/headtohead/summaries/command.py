@@ -65,9 +65,12 @@ def run(sources: Sources, model: str, output: Path | None, aloud: bool, wishes: 
     say(f"{rule(1)}: {settings_of(Path(rule(1)), wishes)}")
     total = None if sources.once else sum(1 for _ in sources.rows(sys.stdin.buffer))  # finds broken rows before work
     keep_freed_memory()
+    from transformers.utils.logging import disable_progress_bar
+
     from headtohead.attention.job import BackendError
     from headtohead.models.gpt2 import ModelError
     from headtohead.summaries.run import Summarizer
+    disable_progress_bar()  # of weights being loaded
     try:
         summarizer = Summarizer(rule, wishes)
         place = Resumable(output, summarizer.wrong) if output else Nowhere() if aloud else Terminal()

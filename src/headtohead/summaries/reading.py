@@ -133,5 +133,5 @@ def _decoded(lines: TextIOWrapper) -> Iterator[str]:
             number += 1
             yield line
     except UnicodeDecodeError as error:
-        raise DataError(f"standard input, after line {number}: is not {lines.encoding}; name its encoding in "
-                        "data.encoding") from error
+        raise DataError(f"standard input, line {number + 1} or a later one: is not {lines.encoding}; name its encoding "
+                        "in data.encoding") from error
