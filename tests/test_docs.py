@@ -30,6 +30,7 @@ COMMANDS = {
     r"dvc (metrics diff|exp show --only-changed.*|plots show)":
         "test_pipeline.py::test_switching_attention_re_runs_the_report_alone_and_the_diff_shows_it",
     r"h2h show": "test_reporting.py::test_the_comparison_is_printed_quickly",
+    r"(cat \S+ \| )?h2h summarize( \S+)*": "test_summarize.py::test_every_table_gives_the_same_rows_in_its_order",
     r"python -m headtohead\.reporting\.patterns \S+":
         "test_reporting.py::test_the_documents_picture_is_what_its_command_draws",
     r'h2h publish \S+ --command ".+" --took ".+"': "test_publish.py::test_the_command_publishes_this_commit",

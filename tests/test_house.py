@@ -66,7 +66,7 @@ def test_the_matrix_holds_the_variants_that_the_report_compares():
 
 
 ORDER = ["kernels", "attention records", "params paths statistics", "inputs", "articles tokens", "models",
-         "training decoding quality profiling", "reporting", "benchmark", "cli"]
+         "training inference quality profiling", "reporting summaries", "benchmark", "cli"]
 
 
 def test_imports_point_one_way():

@@ -37,15 +37,17 @@ class Tally:
             self.cut += row["cut"] > 0
             self.most = max(self.most, row["cut_share"])
             self.empty += not row["tokens"]
-            self.models[row["model"] or ""] += 1
+            if row["model"]:
+                self.models[row["model"]] += 1
 
     def told(self) -> list[str]:
         """What there is to say about them, in lines."""
-        lines = [f"{model}: {count:,} articles" for model, count in self.models.items() if model]
+        divided = sorted(self.models.items()) if len(self.models) > 1 else []
+        lines = [f"{model}: {count:,} articles" for model, count in divided]
         if self.cut:
-            lines.append(f"{self.cut:,} did not fit and were cut, by up to {self.most:.0%} of their tokens")
+            lines.append(f"cut to fit: {self.cut:,}, by up to {100 * self.most:.0f} % of their tokens")
         if self.empty:
-            lines.append(f"{self.empty:,} had no text, and have an empty summary")
+            lines.append(f"without text: {self.empty:,}, which have an empty summary")
         return lines
 
 
@@ -62,7 +64,7 @@ def run(sources: Sources, model: str, output: Path | None, aloud: bool, wishes: 
     if sources.files == [PIPE] and sys.stdin.isatty():
         raise DataError("no articles: name files, or pipe them in")
     rule = rule_for(model)
-    say(f"{rule(1)}: {settings_of(Path(rule(1)), wishes)}")
+    say(f"{model}: {settings_of(Path(rule(1)), wishes)}")
     total = None if sources.once else sum(1 for _ in sources.rows(sys.stdin.buffer))  # finds broken rows before work
     keep_freed_memory()
     from transformers.utils.logging import disable_progress_bar
@@ -93,6 +95,7 @@ def _summarize(summarizer: "Summarizer", sources: Sources, output: Output, total
                 on_done(len(window))
             elif aloud:
                 for article in window[len(there):]:
+                    _show("\n" if tally.articles > kept else "")
                     row = summarizer.aloud(article, _show)
                     _show("\n")
                     output.write([row])

@@ -39,7 +39,7 @@ class Settings:
 
     def __str__(self) -> str:
         search = "greedy" if self.generate.beams == 1 else f"{self.generate.beams} beams"
-        together = f", articles and summaries of up to {self.max_length:,}" if self.max_length else ""
+        together = f", {self.max_length:,} with the article" if self.max_length else ""
         return f"{search}, summaries of up to {self.generate.max_new_tokens:,} tokens{together}"
 
 

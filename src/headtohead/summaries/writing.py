@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from headtohead.records import DataError, Record
 
@@ -60,17 +60,18 @@ class Resumable:
     def __init__(self, path: Path, wrong: Expected) -> None:
         self._path, self._wrong = path, wrong
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise DataError(f"{path}: another process is writing it") from error
+        self._before: BinaryIO | None = path.open("rb")  # until the first new row
         self._row, self._end = 0, 0  # of what is there and right
 
     def there(self, articles: list[Record]) -> list[Record]:
         rows: list[Record] = []
         for article in articles:
-            line = self._file.readline()
+            line = self._before.readline() if self._before else b""
             if not line.endswith(b"\n"):
                 self._check_torn(line)
                 break
@@ -81,23 +82,31 @@ class Resumable:
     def write(self, rows: list[Record]) -> None:
         lines = _lines(rows)
         try:
-            self._file.seek(self._end)
-            self._file.truncate()
-            self._file.write(lines)
-            self._file.flush()
+            self._cut()
+            left = memoryview(lines)
+            while left:
+                left = left[self._file.write(left):]
         except OSError as error:
             raise DataError(f"{self._path} cannot be written: {error.strerror}; its {self._row:,} rows stay, and the "
                             "same command goes on after them") from error
         self._row, self._end = self._row + len(rows), self._end + len(lines)
 
     def close(self) -> None:
-        rest = self._file.readline()
+        rest = self._before.readline() if self._before else b""
         if rest.endswith(b"\n"):
             raise DataError(f"{self._path} has more than {self._row:,} rows, and there are no more articles; "
                             f"{OTHER}")
         self._check_torn(rest)
-        self._file.truncate(self._end)
+        self._cut()
         self._file.close()
+
+    def _cut(self) -> None:
+        """Drop what is behind the last whole row."""
+        if self._before:
+            self._before.close()
+            self._before = None
+        self._file.seek(self._end)
+        self._file.truncate()
 
     def _checked(self, line: bytes, article: Record) -> Record:
         try:
