@@ -98,7 +98,7 @@ def test_every_table_gives_the_same_rows_in_its_order(h2h, tmp_path, model, suff
     assert code == 0, err
     assert [row["id"] for row in rows(out)] == [article["id"] for article in ARTICLES]
     assert [row["summary"] for row in rows(out)] == headtohead.summarize(TEXTS, model, batch_size=4)
-    assert "40 summaries in" in err
+    assert "summaries: 40 in" in err
 
 
 def test_texts_and_several_files_and_standard_input(h2h, tmp_path, model):
@@ -171,7 +171,7 @@ def test_a_killed_process_goes_on_and_ends_with_the_same_bytes(h2h, tmp_path, mo
     process.communicate()
     kept = output.read_bytes()
     assert 60 <= kept.count(NEWLINE) < 400
-    assert f"400 summaries ({kept.count(NEWLINE)} were there already)" in h2h(*words, output)[2]
+    assert f"summaries: 400 ({kept.count(NEWLINE)} were there already)" in h2h(*words, output)[2]
     assert h2h(*words, "whole.jsonl")[0] == 0
     assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
@@ -203,7 +203,7 @@ def test_what_is_not_of_this_input_model_and_settings_is_refused_and_left_alone(
     shutil.copytree(model, tmp_path / "moved")
     code, _, err = h2h("b.csv", "--model", "moved", "--output", output, "--batch-size", 4)
     assert code == 0
-    assert "43 summaries (40 were there already)" in err
+    assert "summaries: 43 (40 were there already)" in err
     for alien in (b"id,text\n1,a\n", b"{}", b'{"id": "a0", "summary": "x"}\n', b"\n", b"no summary"):
         output.write_bytes(alien)
         made = alien

@@ -94,8 +94,7 @@ def _add_summarize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", metavar="FILE", nargs="*",
                         help="text (.txt, one article each), CSV, TSV, JSON, JSON Lines, Parquet or Arrow; without any "
                              "or for -, standard input: JSON Lines, or one text")
-    parser.add_argument("--model", required=True, help="models/VARIANT/SEED; auto: for each article the one of the "
-                        "last run that `h2h choose` takes for its length")
+    parser.add_argument("--model", required=True, help="folder of a trained model: models/VARIANT/SEED")
     parser.add_argument("--output", metavar="FILE", type=Path, help="write here instead of to standard output; if the "
                         "command is stopped, the same command goes on where it was")
     parser.add_argument("--stream", action="store_true", help="show each summary on standard output as it is written; "

@@ -106,7 +106,7 @@ def _summarize(summarizer: "Summarizer", sources: Sources, output: Output, total
                 tally.add(rows)
     output.close()
     before = f" ({kept:,} were there already)" if kept else ""
-    say(f"{tally.articles:,} summaries{before} in {time.monotonic() - began:,.1f} s", *tally.told())
+    say(f"summaries: {tally.articles:,}{before} in {time.monotonic() - began:,.1f} s", *tally.told())
 
 
 def _show(text: str) -> None:
