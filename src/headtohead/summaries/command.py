@@ -87,19 +87,18 @@ def _summarize(summarizer: "Summarizer", sources: Sources, output: Output, total
     bar: AbstractContextManager[Bar | None] = Bar("summaries", total) if visible else nullcontext()
     with bar as shown:
         on_done: Callable[[int], None] = shown.advance if shown else lambda count: None
-        for window in summarizer.windows(sources.rows(sys.stdin.buffer)):
+        for window in summarizer.windows(sources.rows(sys.stdin.buffer), alone=aloud):
             there = output.there(window)
             kept += len(there)
             tally.add(there)
             if len(there) == len(window):
                 on_done(len(window))
             elif aloud:
-                for article in window[len(there):]:
-                    _show("\n" if tally.articles > kept else "")
-                    row = summarizer.aloud(article, _show)
-                    _show("\n")
-                    output.write([row])
-                    tally.add([row])
+                _show("\n" if tally.articles > kept else "")
+                row = summarizer.aloud(window[0], _show)
+                _show("\n")
+                output.write([row])
+                tally.add([row])
             else:  # a window that was begun is done again as a whole, in the same batches
                 rows = summarizer.rows(window, on_done)[len(there):]
                 output.write(rows)

@@ -83,10 +83,10 @@ class Summarizer:
         self._checkpoints: dict[str, Checkpoint] = {}
         self._first = self._checkpoint(1)  # its tokenizer measures the articles
 
-    def windows(self, articles: Iterable[Record]) -> Iterator[list[Record]]:
-        """The articles in lists of a few batches each."""
-        remaining = iter(articles)
-        while window := list(islice(remaining, WINDOW * self._first.settings.generate.batch_size)):
+    def windows(self, articles: Iterable[Record], alone: bool = False) -> Iterator[list[Record]]:
+        """The articles in lists of a few batches each, or one by one."""
+        remaining, size = iter(articles), 1 if alone else WINDOW * self._first.settings.generate.batch_size
+        while window := list(islice(remaining, size)):
             yield window
 
     def rows(self, articles: list[Record], on_done: Callable[[int], None] = lambda count: None) -> list[Record]:
