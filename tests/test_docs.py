@@ -35,6 +35,7 @@ COMMANDS = {
     r"h2h doctor( --json)?": "test_doctor.py::test_it_reads_well_and_a_file_gets_plain_text",
     r"h2h init \S+( --[a-z-]+ \S+)*": "test_init.py::test_a_file_with_odd_columns_becomes_a_preset_that_runs",
     r"h2h show": "test_reporting.py::test_the_comparison_is_printed_quickly",
+    r"(cat \S+ \| )?h2h summarize( \S+)*": "test_summarize.py::test_every_table_gives_the_same_rows_in_its_order",
     r"python -m headtohead\.reporting\.patterns \S+":
         "test_reporting.py::test_the_documents_picture_is_what_its_command_draws",
     r'h2h publish \S+ --command ".+" --took ".+"': "test_publish.py::test_the_command_publishes_this_commit",

@@ -68,6 +68,15 @@ def test_every_file_of_the_contract_is_there(clone):
     assert not clone.run("git", "status", "--porcelain")
 
 
+def test_summarize_writes_what_the_run_wrote(clone):
+    clone.run("h2h", "summarize", "data/subset/test.jsonl", "--model", "models/flash_alibi/14",
+              "--output", ".cache/summaries.jsonl")
+    written, before = (read(clone.path / name) for name in (
+        ".cache/summaries.jsonl", "data/predictions/flash_alibi/14.jsonl"))
+    assert [[row[key] for key in ("id", "summary", "cut")] for row in written] == [
+        [row[key] for key in ("id", "summary", "cut")] for row in before]
+
+
 def test_nothing_outside_the_repository_is_written_or_needed(clone):
     """All of this file runs without a home; temporary files are to be gone."""
     assert not list(clone.temporary.iterdir())

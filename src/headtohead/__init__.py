@@ -1,8 +1,8 @@
 """Head-to-Head: which attention should a GPT-2 summarizer use?
 
-`headtohead.load(path)` gives the model and tokenizer of a `models/V/S` folder, `headtohead.results()` the last run as a
-table. After `import headtohead`, transformers' `AutoConfig` and `AutoModelForCausalLM` load such a folder too,
-whichever of the two libraries was imported first.
+`headtohead.load(path)` gives the model and tokenizer of a `models/V/S` folder, `headtohead.summarize(texts, path)` the
+summaries that it writes, and `headtohead.results()` the last run as a table. After `import headtohead`, transformers'
+`AutoConfig` and `AutoModelForCausalLM` load such a folder too, whichever of the two libraries was imported first.
 """
 
 import sys
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from headtohead.models.checkpoints import load
     from headtohead.reporting.tidy import results
+    from headtohead.summaries.run import summarize
 
-__all__ = ["load", "results"]
+__all__ = ["load", "results", "summarize"]
 
 AUTO = "transformers.models.auto.configuration_auto"
 
@@ -28,6 +29,9 @@ def __getattr__(name: str) -> Any:
     if name == "results":  # and pandas only with this
         from headtohead.reporting.tidy import results
         return results
+    if name == "summarize":
+        from headtohead.summaries.run import summarize
+        return summarize
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,12 +1,14 @@
 """The command line: `h2h init` makes a preset for one's own articles, `h2h show` prints the comparison of the last run,
-`h2h doctor` tries what this machine can run, `h2h publish` writes the last run as files to commit, and `h2h bench`
-measures the published benchmark on a GPU."""
+`h2h summarize` uses a trained model, `h2h doctor` tries what this machine can run, `h2h publish` writes the last run as
+files to commit, and `h2h bench` measures the published benchmark on a GPU."""
 
 import argparse
 import json
 import math
+import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ def main() -> None:
     keep_in(Path.cwd())
     try:
         run(**options)
+    except BrokenPipeError:  # what reads our output has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (OSError, ValueError) as error:
         sys.exit(str(error))
     except ImportError as error:
@@ -70,6 +75,22 @@ def bench(folder: Path, family: bool, render: bool, commit: str | None) -> None:
     print(f"Written: {folder / page.PAGE} and its figures")
 
 
+def summarize(files: list[str], model: str, output: Path | None, stream: bool, column: str | None,
+              encoding: str | None, beams: int | None, **lengths: int | None) -> None:
+    from headtohead.summaries.command import run
+    from headtohead.summaries.reading import PIPE, Sources
+    from headtohead.summaries.settings import Wishes
+    if stream and (beams or 1) > 1:
+        raise ValueError(f"--stream shows a summary as it is written, and --beams {beams} chooses it at the end; leave "
+                         "one of them out")
+    try:
+        run(Sources(files or [PIPE], column, encoding), model, output, stream,
+            Wishes(beams=1 if stream else beams, **lengths))
+    except KeyboardInterrupt:
+        print("\nstopped" + (f"; the same command goes on with {output}" if output else ""), file=sys.stderr)
+        sys.exit(130)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="h2h", description="Which attention should a GPT-2 summarizer use?")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -85,6 +106,10 @@ def _parser() -> argparse.ArgumentParser:
     files.add_argument("--command", required=True, help="what was typed to run it")
     files.add_argument("--took", required=True, help="how long that took")
     files.add_argument("--commit", help="commit of the code that ran, if it was not this repository as it is")
+    _add_summarize(commands.add_parser(
+        "summarize", help="write summaries with a trained model",
+        description="Write the summary of each article as a line of JSON: id, summary, model, tokens (of the article), "
+                    "cut (how many of them did not fit), cut_share, key (what it was made from)."))
     rows = commands.add_parser("bench", help="time GPT-2 small with each variant beside transformers, on a GPU")
     rows.set_defaults(run=bench)
     rows.add_argument("folder", metavar="FOLDER", type=Path, help="where to write; rows already there are kept")
@@ -126,6 +151,33 @@ def _name(text: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9_]{,39}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no name for a preset; use lower-case letters, digits and _")
     return text
+
+
+def _add_summarize(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=summarize)
+    parser.add_argument("files", metavar="FILE", nargs="*",
+                        help="text (.txt, one article each), CSV, TSV, JSON, JSON Lines, Parquet or Arrow; without any "
+                             "or for -, standard input: JSON Lines, or one text")
+    parser.add_argument("--model", required=True, help="folder of a trained model: models/VARIANT/SEED")
+    parser.add_argument("--output", metavar="FILE", type=Path, help="write here instead of to standard output; if the "
+                        "command is stopped, the same command goes on where it was")
+    parser.add_argument("--stream", action="store_true", help="show each summary on standard output as it is written; "
+                        "greedy, one article at a time")
+    parser.add_argument("--column", help="of the articles in a table; found by its usual names (article, text, ...)")
+    parser.add_argument("--encoding", help="of the files, by Python's name; detected, and on standard input UTF-8")
+    for flag, most, what in (
+            ("--max-length", 1_000_000, "tokens of article and summary together; an article is cut to fit"),
+            ("--max-new-tokens", 1_000_000, "tokens of a summary"), ("--beams", 64, "of the search; 1 is greedy"),
+            ("--batch-size", 100_000, "articles summarized at once; lower it if memory runs out")):
+        parser.add_argument(flag, type=_count(most), metavar="N", help=f"{what} (default: as in the model's training)")
+
+
+def _count(most: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdecimal() or not 1 <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {most:,} (is {text!r})")
+        return int(text)
+    return number
 
 
 if __name__ == "__main__":

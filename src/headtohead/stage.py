@@ -51,7 +51,7 @@ def run(main: Callable[..., None], memory: str = "the model's size or the number
         with writing(Path(f"an output of {_name()}")):
             main(**arguments)
     except Exception as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
         raise StageError(f"out of memory; lower {memory}") from error
 
@@ -169,7 +169,7 @@ def _name() -> str:
     return " ".join([Path(sys.argv[0]).stem, *(word for word in sys.argv[1:] if not word.startswith("-"))])
 
 
-def _out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or (
         isinstance(error, (OSError, RuntimeError)) and bool(NO_MEMORY.search(str(error))))
 

@@ -28,12 +28,21 @@ BATCH = 256  # rows of a Parquet or Arrow file decoded at a time
 csv.field_size_limit(sys.maxsize)  # articles may be longer than the module's 128 KB
 
 
+class NoColumn(DataError):
+    """A table lacks a column; `columns` are those that it has."""
+
+    def __init__(self, message: str, columns: list[str]) -> None:
+        super().__init__(message)
+        self.columns = columns
+
+
 @dataclass(frozen=True)
 class Table:
     """One file of articles.
 
     Args:
-        article, summary: the columns that hold the texts; None if they are still to be found, by `whole_rows`.
+        article, summary: the columns that hold the texts. Without a summary, there are only articles; without both,
+            the columns are still to be found, by `whole_rows`.
         encoding: Python's name for it; None detects it.
     """
 
@@ -45,6 +54,8 @@ class Table:
     def rows(self, before: int = 0) -> Iterator[Record]:
         """Every row as {"id", "article", "summary"}, texts stripped; the id is column `id` or the row's number from 1.
 
+        Without a column of summaries, as {"id", "article"}.
+
         Args:
             before: how many rows the table's earlier parts have.
 
@@ -52,8 +63,8 @@ class Table:
             DataError: the file cannot be read, a column is missing, or a row is unreadable; says which and why.
         """
         for number, row in enumerate(self.whole_rows(), 1):
-            yield {"id": self._id(row, before + number), "article": self._text(row, self.article, number),
-                   "summary": self._text(row, self.summary, number)}
+            texts = {key: self._text(row, column, number) for key, column in self._wanted.items()}
+            yield {"id": self._id(row, before + number), **texts}
 
     def whole_rows(self) -> Iterator[dict[str, Any]]:
         """Every row as the file has it, with all of its columns if none is named. Raises as `rows` does."""
@@ -69,6 +80,11 @@ class Table:
         separated = f", separated by {self._delimiter}" if self._format == ".csv" else ""
         name = "JSON Lines" if self._format == ".jsonl" else self._format[1:].upper()
         return f"{name}, {self._encoding}{separated}".replace("\t", "tab")
+
+    @property
+    def _wanted(self) -> dict[str, str]:
+        columns = {"article": self.article, "summary": self.summary}
+        return {key: column for key, column in columns.items() if column is not None}
 
     @property
     def _format(self) -> str:
@@ -95,24 +111,15 @@ class Table:
 
     @cached_property
     def _delimiter(self) -> str:
-        """The named delimiter, or the one with which the first line names both columns; if there is none, a comma.
-
-        While the columns are still to be found, the one that makes most of them.
-        """
+        """The named delimiter; else one with which the first line has the wanted columns; else one with the most."""
         if self._separator:
             return self._separator
         if self._format == ".tsv":
             return "\t"
         with self._opened(newline="") as lines:
             header = lines.readline()
-        columns = {d: _stripped(next(csv.reader([header], delimiter=d), [])) for d in DELIMITERS}
-        if self._unnamed:
-            return max(columns, key=lambda d: len(columns[d]))
-        return next((d for d, names in columns.items() if {self.article, self.summary} <= set(names)), ",")
-
-    @property
-    def _unnamed(self) -> bool:
-        return self.article is None and self.summary is None
+        named = {d: _stripped(next(csv.reader([header], delimiter=d), [])) for d in DELIMITERS}
+        return max(DELIMITERS, key=lambda d: (set(self._wanted.values()) <= set(named[d]), len(named[d])))
 
     def _csv(self) -> Iterator[dict[str, Any]]:
         with self._opened(newline="") as lines:
@@ -158,7 +165,7 @@ class Table:
         lists = [v for v in value.values() if isinstance(v, list)] if isinstance(value, dict) else [value]
         if len(lists) != 1 or not isinstance(lists[0], list):
             raise DataError(f"{self.file}: a JSON file must hold one list of objects such as "
-                            f'[{{"{self.article or "article"}": "...", "{self.summary or "summary"}": "..."}}]')
+                            f"[{json.dumps(dict.fromkeys(self._wanted.values() or USUAL, '...'))}]")
         yield from self._objects((row, f"row {number}") for number, row in enumerate(lists[0], 1))
 
     def _parsed(self, text: str, where: str) -> Any:
@@ -171,7 +178,7 @@ class Table:
             raise DataError(f"{self.file}, {where}: is not JSON of articles: lists within lists without end") from error
 
     def _objects(self, values: Iterable[tuple[Any, str]]) -> Iterator[dict[str, Any]]:
-        """The values that must be objects, of which the first has both columns."""
+        """The values that must be objects, of which the first has the wanted columns."""
         for position, (value, where) in enumerate(values):
             if not isinstance(value, dict):
                 raise DataError(f"{self.file}, {where}: is not an object with columns, but {str(value)[:60]!r}")
@@ -206,23 +213,21 @@ class Table:
     def _columns(self, names: list[str]) -> list[str]:
         """The columns that are read."""
         self._check_columns(names)
-        return [name for name in names if self._unnamed or name in ("id", self.article, self.summary)]
+        return [name for name in names if not self._wanted or name in ("id", *self._wanted.values())]
 
     def _check_columns(self, columns: Iterable[str]) -> None:
         names = list(columns)
-        for key, column in (("article", self.article), ("summary", self.summary)):
-            if column is None:
-                continue
+        for key, column in self._wanted.items():
             if names.count(column) > 1:
                 raise DataError(f"{self.file} has {names.count(column)} columns named {column!r} (data.{key})")
             if column not in names:
                 shown = ", ".join(name[:40] for name in names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-                likely = _likely(key, names)
-                raise DataError(f"{self.file} has no column {column!r} (data.{key}); its columns are {shown}"
-                                + (f". Is it {likely!r}? Set data.{key}: {likely}" if likely else ""))
+                near = likely(key, names)
+                raise NoColumn(f"{self.file} has no column {column!r} (data.{key}); its columns are {shown}"
+                               + (f". Is it {near!r}? Set data.{key}: {near}" if near else ""), names)
 
-    def _text(self, row: dict[str, Any], column: str | None, number: int) -> str:
-        cell = None if column is None else row.get(column)
+    def _text(self, row: dict[str, Any], column: str, number: int) -> str:
+        cell = row.get(column)
         if cell is None:
             return ""
         if not isinstance(cell, str):
@@ -252,7 +257,7 @@ def _is_object(line: str) -> bool:
         return False
 
 
-def _likely(key: str, columns: list[str]) -> str | None:
+def likely(key: str, columns: list[str]) -> str | None:
     """The column that may have been meant, by its usual names, then by spelling; the first if there are several."""
     names = [column.casefold().strip() for column in columns]
     usual = [names.index(name) for name in USUAL[key] if name in names]

@@ -7,10 +7,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from headtohead.inference.engine import Engine
-from headtohead.inference.search import generate
+from headtohead.inference.search import generate, stream
 from headtohead.models.batches import collate, pad_left
 from headtohead.models.gpt2 import GPT2
 from headtohead.params import Generate
+
+BROKEN = "\ufffd"  # what decoding puts for bytes that are no character
 
 
 def write_summaries(engine: Engine, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], settings: Generate,
@@ -29,6 +31,27 @@ def write_summaries(engine: Engine, tokenizer: PreTrainedTokenizerBase, prompts:
             summaries[i] = text.strip()
         on_done(len(batch))
     return summaries
+
+
+def write_aloud(engine: Engine, tokenizer: PreTrainedTokenizerBase, prompt: list[int], settings: Generate,
+                tell: Callable[[str], object]) -> str:
+    """One greedy summary, as `write_summaries` returns it, told piece by piece while it is written.
+
+    A character whose bytes are not complete yet waits, and so does white space, which may be the last.
+    """
+    ids = torch.tensor([prompt], device=engine.device)
+    written: list[int] = []
+    told = ""
+    for token in stream(engine, ids, max_new_tokens=settings.max_new_tokens, no_repeat_ngram=settings.no_repeat_ngram,
+                        end=tokenizer.eos_token_id):
+        written.append(token)
+        text = tokenizer.decode(written, skip_special_tokens=True).strip()
+        if text.startswith(told) and not text.endswith(BROKEN):
+            tell(text[len(told):])
+            told = text
+    text = tokenizer.decode(written, skip_special_tokens=True).strip()
+    tell(text[len(told):] if text.startswith(told) else f"\n{text}")  # some tokenizers change a text's end later on
+    return text
 
 
 def generate_tokens(engine: Engine, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]],

@@ -17,6 +17,13 @@ from headtohead.tokens.tokenizer import separator_ids
 log = logging.getLogger(__name__)
 
 
+def layout_for(model: GPT2, tokenizer: PreTrainedTokenizerBase, settings: Generate, max_length: int | None) -> Layout:
+    """How a model's articles are laid out: within `max_length`, and its own limit if that is shorter."""
+    limits = [limit for limit in (max_length, model.length_limit) if limit is not None]
+    return Layout(separator_ids(tokenizer), tokenizer.eos_token_id, min(limits, default=None),
+                  settings.max_new_tokens)
+
+
 def predict(model: GPT2, tokenizer: PreTrainedTokenizerBase, rows: Any, settings: Generate, max_length: int | None,
             title: str) -> list[Record]:
     """Predictions for tokenised articles (columns id, article, summary, reference).
@@ -31,9 +38,7 @@ def predict(model: GPT2, tokenizer: PreTrainedTokenizerBase, rows: Any, settings
         tokens of the reference the loss covers: those within `max_length`), "cut" (tokens of the article that did not
         fit), "written_by" (what computed attention)}.
     """
-    limits = [limit for limit in (max_length, model.length_limit) if limit is not None]
-    layout = Layout(separator_ids(tokenizer), tokenizer.eos_token_id, min(limits, default=None),
-                    settings.max_new_tokens)
+    layout = layout_for(model, tokenizer, settings, max_length)
     prompts = [layout.prompt(row["article"]) for row in rows]
     examples = [layout.example(row["article"], row["summary"]) for row in rows]
     if longer := sum(not layout.fits(sequence) for sequence, _ in examples):

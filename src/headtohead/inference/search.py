@@ -1,12 +1,13 @@
 """Greedy and beam search with transformers' results, on tensors of fixed shape that never leave the device."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from headtohead.inference.engine import Engine, rounded
+from headtohead.inference.engine import Engine, Recording, rounded
 from headtohead.inference.graphs import Part
 
 CHECKED = 8  # steps between two checks whether all is done; each check waits for the GPU
@@ -40,19 +41,44 @@ def generate(engine: Engine, ids: Tensor, left_padding: Tensor | None = None, *,
     Returns:
         int64 [batch, at most max_new_tokens].
     """
-    batch, length = ids.shape
-    padding = torch.zeros(batch, dtype=torch.int64, device=ids.device) if left_padding is None else left_padding
-    rows, slots = (rounded(batch), rounded(length)) if engine.graphs else (batch, length)
-    shape = Shape(rows, slots, max_new_tokens, beams, no_repeat_ngram, end)
-    recording = engine.recording(shape, lambda: (Greedy if beams == 1 else Beams)(engine, shape))
+    recording = _loaded(engine, ids, left_padding, max_new_tokens, beams, no_repeat_ngram, end)
     search = recording.program
-    search.load(ids, padding)
     recording.replay(0)
     for step in range(1, max_new_tokens):
         if end is not None and (not engine.graphs or step % CHECKED == 0) and search.done():
             break
         recording.replay(1)
-    return search.result()[:batch].clone()
+    return search.result()[:len(ids)].clone()
+
+
+@torch.inference_mode()
+def stream(engine: Engine, ids: Tensor, *, max_new_tokens: int, no_repeat_ngram: int = 0, end: int | None = None
+           ) -> Iterator[int]:
+    """The tokens of one prompt's greedy continuation, each as soon as it is chosen, without `end`.
+
+    Args:
+        ids: [1, length] on the engine's device.
+    """
+    recording = _loaded(engine, ids, None, max_new_tokens, 1, no_repeat_ngram, end)
+    for step in range(max_new_tokens):
+        recording.replay(min(step, 1))
+        token = int(recording.program.latest[0])
+        if token == end:
+            return
+        yield token
+
+
+def _loaded(engine: Engine, ids: Tensor, left_padding: Tensor | None, new_tokens: int, beams: int,
+            no_repeat_ngram: int, end: int | None) -> "Recording[Search]":
+    """A search that holds the prompts and has not begun."""
+    batch, length = ids.shape
+    padding = torch.zeros(batch, dtype=torch.int64, device=ids.device) if left_padding is None else left_padding
+    rows, slots = (rounded(batch), rounded(length)) if engine.graphs else (batch, length)
+    shape = Shape(rows, slots, new_tokens, beams, no_repeat_ngram, end)
+    kind: type[Search] = Greedy if beams == 1 else Beams
+    recording = engine.recording(shape, lambda: kind(engine, shape))
+    recording.program.load(ids, padding)
+    return recording
 
 
 class Search(ABC):

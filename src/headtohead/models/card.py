@@ -40,7 +40,8 @@ def origin(params: Params, run: Run) -> dict[str, Any]:
     preset = params.chosen
     return {"variant": run.variant, "preset": params.preset, "data": _described(preset.data),
             "pretrained": preset.model.pretrained, "steps": preset.train.steps,
-            "batch_size": preset.train.batch_size * preset.train.accumulation, "seed": run.seed}
+            "batch_size": preset.train.batch_size * preset.train.accumulation, "seed": run.seed,
+            "max_length": preset.tokenizer.max_length, "max_new_tokens": preset.generate.max_new_tokens}
 
 
 def _described(data: Data) -> str:
@@ -69,6 +70,8 @@ def card(config: GPT2Config, spec: AttentionSpec) -> str:
         rows |= {"data": f"{training['data']} (preset `{training['preset']}`)",
                  "starting weights": training["pretrained"] or "random",
                  "training": f"{training['steps']:,} steps of {training['batch_size']}, seed {training['seed']}"}
+    if training and "max_length" in training:
+        rows["length"] = f"{training['max_length']:,} tokens, {training['max_new_tokens']:,} of them for the summary"
     table = "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())])
     name = f", attention `{training['variant']}`" if training else ""
     return CARD.format(name=name, table=table, model_type=config.model_type)

@@ -115,12 +115,13 @@ def check_trained_here(run: Run, model: GPT2, tokenizer: PreTrainedTokenizerBase
     if model.variant != (wanted := named_variant(params, run.variant)):
         raise ModelError(f"{run.model} was trained with {in_words(model.variant)}, but variants.{run.variant} in "
                          f"params.yaml is {in_words(wanted)}; {again}")
-    if _vocabulary(tokenizer) != _vocabulary(tokenizer_now):
+    if vocabulary(tokenizer) != vocabulary(tokenizer_now):
         raise ModelError(f"{run.model} was trained with another tokenizer ({len(tokenizer):,} tokens) than "
                          f"data/tokens/tokenizer ({len(tokenizer_now):,} tokens); {again}")
 
 
-def _vocabulary(tokenizer: PreTrainedTokenizerBase) -> tuple[dict[str, int], str | None]:
+def vocabulary(tokenizer: PreTrainedTokenizerBase) -> tuple[dict[str, int], str | None]:
+    """What must be the same for two tokenizers to write the same ids."""
     return tokenizer.get_vocab(), tokenizer.init_kwargs.get("separator")
 
 

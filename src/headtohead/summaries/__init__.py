@@ -1,0 +1,1 @@
+"""Summaries of any articles, with a trained model."""
