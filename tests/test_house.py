@@ -65,7 +65,7 @@ def test_the_matrix_holds_the_variants_that_the_report_compares():
     assert [name for name, stage in STAGES.items() if "seed" in stage.get("matrix", {})] == ["train"]
 
 
-ORDER = ["kernels", "attention records", "params paths statistics", "inputs", "articles tokens", "models",
+ORDER = ["kernels", "attention records", "params paths statistics", "choosing", "inputs", "articles tokens", "models",
          "training decoding quality profiling", "reporting", "benchmark", "cli"]
 
 
