@@ -199,16 +199,17 @@ def choices(claims: Claims) -> Figure:
     maps = {work: choice.by_size(found, work) for work in choice.WORKS}
     shown = [work for work in maps if len(maps[work]) > 1 or work == "forward"]
     batches = sorted({batch for work in shown for batch, _ in maps[work]})
-    figure, panels = drawing.beside(len(shown))
+    figure, panels = drawing.beside(len(shown), 1.2 + 0.24 * len(batches))
     for axes, work in zip(panels, shown, strict=True):
         lengths = sorted({length for _, length in maps[work]})
         for (batch, length), name in maps[work].items():
             x, y = lengths.index(length), batches.index(batch)
             if name is None:
-                axes.text(x, y, "-", ha="center", va="center", color=GREY)
+                axes.text(x, y, "none", ha="center", va="center", color=GREY, fontsize="small")
             else:
                 axes.barh(y, 0.94, 0.94, x - 0.47, color=COLOURS[names.index(name)])
-                axes.plot(x, y, MARKERS[names.index(name)], color="white", markersize=4)
+                axes.plot(x, y, MARKERS[names.index(name)], color="white", markersize=4,
+                          markeredgecolor="black", markeredgewidth=0.4)
         axes.set_xticks(range(len(lengths)), [f"{length:,}" for length in lengths], rotation=45)
         axes.set_yticks(range(len(batches)), map(str, batches))
         axes.set(title=choice.WORKS[work].removeprefix("a "), xlabel="length, tokens", xlim=(-0.5, len(lengths) - 0.5))
