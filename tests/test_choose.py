@@ -19,8 +19,11 @@ from headtohead import cli
 from headtohead.choosing.grid import Grid, NotMeasuredError
 from headtohead.choosing.rule import Option, Situation, choose
 from headtohead.params import read_params
+from headtohead.records import write_json
 from headtohead.reporting import choice
-from headtohead.reporting.publish import publish
+from headtohead.reporting.claims import judge
+from headtohead.reporting.publish import record
+from headtohead.reporting.results import read_results
 
 made, params, run = test_reporting.made, test_reporting.params, test_reporting.run  # pytest finds fixtures by name
 
@@ -140,6 +143,20 @@ def test_what_was_published_for_choosing_is_what_the_page_shows():
     assert checked == 2 * (3 * 2 + 7)
 
 
+def test_the_document_shows_what_its_commands_print(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "docs/choose.md").read_text(encoding="utf-8")
+    shown = re.findall(r"```console\nh2h choose (.*)\n```\n\n```text\n(.*?)\n```", text, re.DOTALL)
+    assert len(shown) == 3
+    for arguments, output in shown:
+        try:
+            h2h(monkeypatch, *arguments.split())
+            said = capsys.readouterr().out
+        except SystemExit as stopped:
+            said = stopped.code
+        assert "\n".join(map(str.rstrip, said.replace("\u00a0", " ").strip().splitlines())) == output
+
+
 # --- nothing beyond what was measured
 
 
@@ -150,7 +167,7 @@ def test_what_was_published_for_choosing_is_what_the_page_shows():
     ("--work forward --batch 8 --length 2000", r"-S presets\.news\.profile\.grid=true$"),
     ("--batch 8 --length 2000 --memory 4GB --latency 50ms --max-loss 0.01",
      "batch 8 with 2,000 tokens was not measured, and nothing is extrapolated; measured: batch 1 with 520 tokens"),
-    ("--length 2000", r"A forward pass was measured there: --work forward$"),
+    ("--length 2000", r"A forward pass was measured there: --work forward\n"),
 ])
 def test_beyond_what_was_measured_it_refuses_names_the_range_and_says_how_to_measure(monkeypatch, arguments, told):
     with pytest.raises(SystemExit, match=told):
@@ -330,13 +347,13 @@ def here(run):
     return run
 
 
-@pytest.mark.parametrize("arguments", ["", "--work forward --batch 2", "--work forward --length 100 --max-loss 1"])
-def test_the_last_run_and_what_is_published_of_it_give_one_answer(here, params, monkeypatch, capsys, arguments):
-    publish(params, Path("docs/mine"), "c", "7 s", "c0ffee")
-    found = answered(monkeypatch, capsys, *arguments.split())
-    assert found == answered(monkeypatch, capsys, "--from", "docs/mine.json", *arguments.split())
-    assert found["take"] == "flash"
-    assert found["measure"] == "fact_recall"
+def test_the_last_run_and_what_is_published_of_it_give_one_answer(here, params, monkeypatch, capsys):
+    write_json(Path("mine.json"), record(judge(read_results(params, whole=False)), {"commit": "c0ffee"}))
+    for arguments in ("", "--work forward --batch 2", "--work forward --length 100 --max-loss 1"):
+        found = answered(monkeypatch, capsys, *arguments.split())
+        assert found == answered(monkeypatch, capsys, "--from", "mine.json", *arguments.split())
+        assert found["take"] == "flash"
+        assert found["measure"] == "fact_recall"
 
 
 def test_of_one_seed_nothing_is_known_and_the_command_adds_seeds(here, monkeypatch, capsys):

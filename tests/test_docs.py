@@ -29,6 +29,7 @@ COMMANDS = {
         "test_pipeline.py::test_a_queued_sweep_runs_its_own_copys_code_and_finds_the_workspaces_files",
     r"dvc (metrics diff|exp show --only-changed.*|plots show)":
         "test_pipeline.py::test_switching_attention_re_runs_the_report_alone_and_the_diff_shows_it",
+    r"h2h choose .*": "test_choose.py::test_the_document_shows_what_its_commands_print",
     r"h2h show": "test_reporting.py::test_the_comparison_is_printed_quickly",
     r"python -m headtohead\.reporting\.patterns \S+":
         "test_reporting.py::test_the_documents_picture_is_what_its_command_draws",

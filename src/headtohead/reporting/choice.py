@@ -101,8 +101,8 @@ def answer(found: Mapping[str, Any], question: Question) -> Answer:
         choice = choose(options(found, question.work), situation, margins["time"], margins["memory"])
     except NotMeasuredError as error:
         other = next(work for work in WORKS if work != question.work)
-        raise DataError(f"{WORKS[question.work].capitalize()}: {error}. To measure it: "
-                        f"{_to_measure(found, question.work, situation)}{_known(found, other, situation)}") from error
+        raise DataError(f"{WORKS[question.work].capitalize()}: {error}.{_known(found, other, situation)}\n"
+                        f"To measure it:\n{_to_measure(found, question.work, situation)}") from error
     return Answer(found, question.work, situation, choice)
 
 

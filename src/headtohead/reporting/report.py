@@ -65,7 +65,7 @@ def print_table(table: tables.Table, chosen: str) -> None:
 
     shown = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1), collapse_padding=True)
     for i, title in enumerate(table.header):
-        shown.add_column(title, justify="right" if i else "left", no_wrap=not i)
+        shown.add_column(title, justify="right" if i >= table.words else "left", no_wrap=not i)
     for row in table.rows:
         shown.add_row(*row, style="bold" if row[0] == chosen else "")
     console = _console()
