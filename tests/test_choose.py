@@ -146,7 +146,7 @@ def test_what_was_published_for_choosing_is_what_the_page_shows():
 def test_the_document_shows_what_its_commands_print(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     text = (ROOT / "docs/choose.md").read_text(encoding="utf-8")
-    shown = re.findall(r"```console\nh2h choose (.*)\n```\n\n```text\n(.*?)\n```", text, re.DOTALL)
+    shown = re.findall(r"```console\nh2h choose ([^\n]*)\n```\n\n```text\n(.*?)\n```", text, re.DOTALL)
     assert len(shown) == 3
     for arguments, output in shown:
         try:
