@@ -199,7 +199,7 @@ def choices(claims: Claims) -> Figure:
     maps = {work: choice.by_size(found, work) for work in choice.WORKS}
     shown = [work for work in maps if len(maps[work]) > 1 or work == "forward"]
     batches = sorted({batch for work in shown for batch, _ in maps[work]})
-    figure, panels = drawing.beside(len(shown), 1.2 + 0.24 * len(batches))
+    figure, panels = drawing.beside(len(shown), 1.4 + 0.24 * len(batches))
     for axes, work in zip(panels, shown, strict=True):
         lengths = sorted({length for _, length in maps[work]})
         for (batch, length), name in maps[work].items():
@@ -214,7 +214,7 @@ def choices(claims: Claims) -> Figure:
         axes.set_yticks(range(len(batches)), map(str, batches))
         axes.set(title=choice.WORKS[work].removeprefix("a "), xlabel="length, tokens", xlim=(-0.5, len(lengths) - 0.5))
         axes.grid(visible=False)
-    panels[0].set_ylabel("batch size, sequences")
+    panels[0].set_ylabel("batch size")
     for name in (name for name in names if any(name in maps[work].values() for work in shown)):
         place = names.index(name)
         panels[0].plot([], [], MARKERS[place], color=COLOURS[place], label=name)
