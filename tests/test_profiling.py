@@ -478,6 +478,17 @@ def test_the_sweep_goes_as_far_as_positions_do_and_says_where_it_ends(tmp_path, 
     assert [row["length"] for row in details["attention_share"]] == measured
 
 
+def test_a_grid_has_every_length_in_every_batch_size_and_generation_where_there_is_room_for_it(tmp_path):
+    settings = SETTINGS.model_copy(update={"grid": True, "lengths": [4, 16]})
+    _, details = run_profile(tiny(positions="alibi"), tmp_path, settings=settings)
+    for rows in ("timings", "memory"):
+        inferred = [row for row in details[rows] if row["work"] in ("forward", "generate")]
+        found = sorted((row["work"], row["batch"], row["length"] + row["new_tokens"]) for row in inferred)
+        assert found == [*(("forward", batch, length) for batch in (1, 3) for length in (4, 16, LENGTH)),
+                         *(("generate", batch, length) for batch in (1, 3) for length in (16, LENGTH))]
+        assert all(row["new_tokens"] == 4 for row in inferred if row["work"] == "generate")
+
+
 def test_attentions_share_and_what_is_achieved_come_from_the_rows(profiled):
     _, details = profiled
     model, peaks = tiny(), details["peaks"]

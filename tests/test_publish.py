@@ -95,6 +95,16 @@ def test_every_difference_and_ratio_is_recorded(published):
             assert one["low"] <= one["value"] <= one["high"]
 
 
+def test_time_and_memory_of_every_size_are_recorded(published):
+    for name, sweep in record()["sweeps"].items():
+        profile = read(f"data/details/{name}/efficiency.json")
+        assert sweep["length_limit"] == profile["length_limit"]
+        for kind in ("timings", "memory"):
+            wanted = [row for row in profile[kind] if row["work"] in ("forward", "generate")]
+            assert all(row.items() <= full.items() for row, full in zip(sweep[kind], wanted, strict=True))
+            assert all(row.keys() & {"median", "peak_mb"} and "samples" not in row for row in sweep[kind])
+
+
 def test_the_record_says_what_it_comes_from(published, params):
     found = record()
     assert list(found["variants"]) == list(SPEED)
@@ -105,8 +115,9 @@ def test_the_record_says_what_it_comes_from(published, params):
     for name, system in zip(("lead3", "untrained"), read_results(params).baselines, strict=True):
         assert found[name] == with_intervals(system.details, system.quality.keys() - {"seeds"}) | {"seeds": 1}
     assert found["lead3"].keys() < found["untrained"].keys() < found["variants"]["flash"].keys()
-    assert found.keys() == {"variants", "lead3", "untrained", "trainings", "differences", "ratios", "machine", "preset",
-                            "seed", "seeds", "commit", "command", "took", "settings"}
+    assert found.keys() == {"variants", "lead3", "untrained", "trainings", "differences", "primary", "margins",
+                            "barred", "sweeps", "ratios", "machine", "preset", "seed", "seeds", "commit", "command",
+                            "took", "settings"}
 
 
 def test_the_page_has_its_tables_and_says_what_it_comes_from(published):

@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[1]
 FIGURES = {f"{name}.svg" for name in (
     "differences", "quality_and_time", "quality", "inference_time", "training_time", "memory", "fact_recall",
     "learning_curves", "time_by_length", "memory_by_length", "batch_sizes", "who_sees_whom", "quality_and_reach",
-    "window_width")}
+    "window_width", "choices")}
 SHOWN = FIGURES - {"window_width.svg"}  # where one variant alone has a window
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from simulation import World, rates
 
-from headtohead.statistics import compare, compare_all, estimate, ratio
+from headtohead.statistics import compare, compare_all, estimate, non_inferiority, ratio
 
 
 def scores(trainings, articles, mean=0.5, luck=0.01, seed=0):
@@ -184,6 +184,14 @@ def test_verdicts_on_costs(truth, scatter, verdict, scattered):
 def test_between_the_margin_and_certainty_lies_undecided():
     found = ratio([(1.02, 1.0), (1.04, 1.0), (1.0, 1.0), (1.07, 1.0), (1.06, 1.0)], 0.05)
     assert (found.verdict, found.scattered) == ("undecided", False)
+
+
+@given(st.floats(-0.1, 0.1), st.floats(0, 0.1), st.floats(0, 0.1))
+def test_what_may_replace_the_control_loses_less_at_every_end_of_its_interval(difference, half, loss):
+    low, high = difference - half, difference + half
+    assert {"not inferior": low > -loss, "inferior": high < -loss, "undecided": low <= -loss <= high}[
+        non_inferiority(low, high, loss)]
+    assert non_inferiority(-math.inf, math.inf, loss) == "undecided"  # one training
 
 
 def test_a_ratio_of_exact_costs_needs_no_spread():

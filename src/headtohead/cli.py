@@ -1,6 +1,7 @@
 """The command line: `h2h init` makes a preset for one's own articles, `h2h show` prints the comparison of the last run,
-`h2h summarize` uses a trained model, `h2h doctor` tries what this machine can run, `h2h publish` writes the last run as
-files to commit, and `h2h bench` measures the published benchmark on a GPU."""
+`h2h choose` says which variant to take for a length, a batch size and limits, `h2h summarize` uses a trained model,
+`h2h doctor` tries what this machine can run, `h2h publish` writes the last run as files to commit, and `h2h bench`
+measures the published benchmark on a GPU."""
 
 import argparse
 import json
@@ -8,12 +9,15 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from headtohead.caches import keep_in
 from headtohead.params import STUDY, read_params
+
+SIZES = {"MB": 1.0, "MiB": 1.0, "GB": 1024.0, "GiB": 1024.0}  # MB is 2**20 bytes everywhere, as in the report
+TIMES = {"ms": 1.0, "s": 1000.0}
 
 
 def main() -> None:
@@ -53,6 +57,12 @@ def doctor(as_json: bool) -> None:
     else:
         page.show(found)
     sys.exit(1 if found.broken else 0)
+
+
+def choose(source: Path | None, as_json: bool, **question: Any) -> None:
+    from headtohead.reporting import choice
+    found = choice.of_file(source) if source else choice.of_last_run(read_params())
+    choice.answer_on_terminal(found, choice.Question(**question), as_json)
 
 
 def publish(target: Path, command: str, took: str, commit: str | None) -> None:
@@ -100,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("doctor", help="say what is here, what will run each variant, and try whether it works")
     check.set_defaults(run=doctor)
     check.add_argument("--json", action="store_true", dest="as_json", help="the same, for programs")
+    _add_choose(commands.add_parser("choose", help="say which variant to take for a length, a batch size and limits"))
     files = commands.add_parser("publish", help="write the last run, without any text, as files to commit")
     files.set_defaults(run=publish)
     files.add_argument("target", metavar="TARGET", type=Path, help="what to write: TARGET.md, TARGET.json and TARGET/")
@@ -178,6 +189,45 @@ def _count(most: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {most:,} (is {text!r})")
         return int(text)
     return number
+
+
+def _add_choose(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=choose)
+    parser.description = ("Say which variant to take: of those that lose no more quality than allowed and keep within "
+                          "the limits, the cheapest. Costs between measured sizes are interpolated; beyond them, "
+                          "nothing is said.")
+    parser.add_argument("--length", type=_count(1_000_000), metavar="TOKENS",
+                        help="tokens of article and summary together (default: the preset's tokenizer.max_length)")
+    parser.add_argument("--batch", type=_count(100_000), default=1, metavar="SEQUENCES", help="batch size (default: 1)")
+    parser.add_argument("--memory", type=_with_unit(SIZES), metavar="SIZE", help="most memory, such as 500MB or 4GB")
+    parser.add_argument("--latency", type=_with_unit(TIMES), metavar="TIME",
+                        help="most time for the whole batch, such as 50ms or 1.5s")
+    parser.add_argument("--max-loss", type=_share, metavar="LOSS",
+                        help="how much of the primary measure may be lost, 0 to 1 (default: its margin)")
+    parser.add_argument("--work", choices=["generate", "forward"], default="generate",
+                        help="what is timed: writing summaries, or one forward pass (default: generate)")
+    parser.add_argument("--from", type=Path, dest="source", metavar="FILE",
+                        help="a file of `h2h publish`, such as docs/results/h200-news.json (default: the last run)")
+    parser.add_argument("--json", action="store_true", dest="as_json", help="print JSON, in ms and MB (2**20 bytes)")
+
+
+def _with_unit(units: Mapping[str, float]) -> Callable[[str], float]:
+    """Reads "4GB" as a number in the first of `units`."""
+    def read(text: str) -> float:
+        found = re.fullmatch(rf"([0-9]+\.?[0-9]*|\.[0-9]+) ?({'|'.join(units)})", text)
+        value = float(found[1]) * units[found[2]] if found else 0.0
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 with a unit ({', '.join(units)}), such "
+                                             f"as 50{next(iter(units))}")
+        return value
+
+    return read
+
+
+def _share(text: str) -> float:
+    if not (re.fullmatch(r"[0-9]*\.?[0-9]+", text) and float(text) <= 1):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1, such as 0.01")
+    return float(text)
 
 
 if __name__ == "__main__":

@@ -192,6 +192,7 @@ class Profile(Section):
     min_seconds: Annotated[float, Field(ge=0, le=3600)]
     precision: Precision
     pairs: Annotated[int, Field(ge=2, le=100)] = 5
+    grid: bool = False
 
 
 class Margins(Section):

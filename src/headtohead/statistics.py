@@ -119,6 +119,21 @@ def smallest_found(luck: float, own: float, trainings: int, articles: int, funct
     return _half(error, freedom, ALPHA / functions) + _half(error, freedom, 2 * (1 - power))
 
 
+def non_inferiority(low: float, high: float, loss: float) -> Literal["not inferior", "inferior", "undecided"]:
+    """Whether a function may replace the control where a loss of `loss` is acceptable.
+
+    "not inferior": the difference's 95 % interval lies above -loss, a one-sided test at 0.025, so that a function that
+    loses that much or more passes in at most one of forty cases. "inferior": it lies below.
+
+    Args:
+        low, high: the 95 % interval of ours minus the control's, as `Comparison` has it.
+        loss: not negative, in the measure's own unit.
+    """
+    if low > -loss:
+        return "not inferior"
+    return "inferior" if high < -loss else "undecided"
+
+
 def _scores(values: ArrayLike, name: str) -> NDArray[np.float64]:
     scores = np.asarray(values, dtype=float)
     if scores.ndim != 2 or scores.shape[0] < 1 or scores.shape[1] < 2:

@@ -46,7 +46,7 @@ def measure_headline(model: "GPT2", prompt: Tensor, passes: Passes) -> None:
 
 
 def measure_sweep(model: "GPT2", prompt: Tensor, length: int, passes: Passes, trace: Path) -> dict[str, Any]:
-    """Forward at other lengths and batch sizes, attention alone, operations, and the GPU's counters.
+    """Forward (and generation, in a grid) at other sizes, attention alone, operations, and the GPU's counters.
 
     Args:
         prompt: [1, longest] token ids.
@@ -92,23 +92,38 @@ def _for_inference(model: "GPT2", passes: Passes) -> Iterator["GPT2"]:
 def _headline_works(engine: Engine, prompt: Tensor, settings: params.Profile) -> list[Work]:
     """forward over the whole prompt; generation, and only its first token, from a prompt that leaves room for it."""
     new_tokens, start = settings.new_tokens, prompt[:, :-settings.new_tokens]
-    return [_forward(engine, prompt),
-            Work("generate", 1, start.shape[1], new_tokens, lambda: generate(engine, start, max_new_tokens=new_tokens),
-                 engine.generation_by(start.shape[1])),
+    return [_forward(engine, prompt), _generation(engine, start, new_tokens),
             Work("first_token", 1, start.shape[1], 1, lambda: generate(engine, start, max_new_tokens=1))]
 
 
-def _sweep(engine: Engine, prompt: Tensor, length: int, settings: params.Profile, limit: int | None) -> list[Work]:
-    """forward at other lengths in batches of 1, and at the preset's own in other batches."""
-    sizes = [(1, other) for other in lengths_of(settings, length, limit) if other != length]
-    sizes += [(batch, length) for batch in sorted(set(settings.batch_sizes) - {1})]
-    return [_forward(engine, prompt[:, :other].repeat(batch, 1)) for batch, other in sizes]
+def _sweep(engine: Engine, prompt: Tensor, length: int, settings: params.Profile, limit: int | None) -> Iterator[Work]:
+    """forward at other lengths in batches of 1, and at the preset's own in other batches.
+
+    In a grid, forward at all these lengths in all these batches, and generation, whose tokens count for the length.
+    One by one, so that the tokens of one do not count for the memory of another.
+    """
+    lengths, batches = lengths_of(settings, length, limit), sorted(set(settings.batch_sizes) - {1})
+    sizes = [(1, other) for other in lengths if other != length] + [(batch, length) for batch in batches]
+    if settings.grid:
+        sizes += [(batch, other) for batch in batches for other in lengths if other != length]
+    for batch, other in sizes:
+        ids = prompt[:, :other].repeat(batch, 1)
+        yield _forward(engine, ids)
+        if settings.grid and other > settings.new_tokens:
+            yield _generation(engine, ids[:, :-settings.new_tokens], settings.new_tokens)
 
 
 def _forward(engine: Engine, ids: Tensor) -> Work:
     """The next token's logits."""
     batch, length = ids.shape
     return Work("forward", batch, length, 0, lambda: engine.forward(ids), engine.backend_for(length))
+
+
+def _generation(engine: Engine, ids: Tensor, new_tokens: int) -> Work:
+    """Exactly so many new tokens after each prompt."""
+    batch, length = ids.shape
+    return Work("generate", batch, length, new_tokens, lambda: generate(engine, ids, max_new_tokens=new_tokens),
+                engine.generation_by(length))
 
 
 def _operations(engine: Engine, prompt: Tensor, passes: Passes, trace: Path) -> list[dict[str, Any]]:

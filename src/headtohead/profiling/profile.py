@@ -102,7 +102,7 @@ def _cost(one: Measurement, shape: Shape, counted: float) -> Cost | None:
     match one.work:
         case "forward":
             return shape.forward(one.batch, one.length)
-        case "generate":
+        case "generate" if one.batch == 1:
             return shape.generate(one.length, one.new_tokens)
         case "train_step":
             return shape.train_step(one.batch, one.length, round(one.batch * counted))

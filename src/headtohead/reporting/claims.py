@@ -6,6 +6,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
+from headtohead.choosing.rule import LEAST_LENGTH
 from headtohead.params import Margins
 from headtohead.quality.measures import BLEU, FACT_PRECISION, LOSS, ROUGE, Array, available
 from headtohead.reporting.endings import still_falling
@@ -16,7 +17,6 @@ from headtohead.statistics import Comparison, Ratio, compare, compare_all, ratio
 CONTROL = "full attention"  # the function of standard
 SECONDARY = (*ROUGE[:2], ROUGE[3], BLEU, LOSS, FACT_PRECISION)
 LOWER_IS_BETTER = (LOSS,)
-LEAST_LENGTH = 0.9  # of the control's summaries: MLPerf's gate, because a few safe words can score well
 COSTS = {"forward": "forward pass", "first_token": "first token", "generate": "generation",
          "train_step": "training step", "memory": "peak memory"}
 MEMORY = "memory"

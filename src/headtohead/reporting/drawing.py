@@ -48,7 +48,7 @@ def one(height: float = 3.1) -> tuple[Figure, Axes]:
 def beside(count: int, height: float = 2.9) -> tuple[Figure, list[Axes]]:
     """A figure with axes side by side that share the vertical one; height in inches."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    return figure, list(figure.subplots(1, count, sharey=True))
+    return figure, list(figure.subplots(1, count, sharey=True, squeeze=False)[0])
 
 
 def grid(titles: Sequence[str], columns: int = 4) -> tuple[Figure, list[Axes]]:

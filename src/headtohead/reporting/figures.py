@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 
 from headtohead.attention.patterns import Window
 from headtohead.quality.measures import BLEU, ROUGE
-from headtohead.reporting import drawing, patterns, sweeps, windows
+from headtohead.reporting import choice, drawing, patterns, sweeps, windows
 from headtohead.reporting.claims import CONTROL, Claims
 from headtohead.reporting.drawing import COLOURS, DASHES, ERROR, GREY, MARKERS, OUTLINE, Ends, errors, legend
+from headtohead.reporting.publish import record
 from headtohead.reporting.results import Results, System, Variant
 from headtohead.reporting.tables import LABELS
 
@@ -22,7 +23,7 @@ BASELINES = ("////", "")  # white bars, hatched and plain: any grey looks like s
 
 def draw_all(claims: Claims, folder: Path) -> None:
     """Write every figure into `folder`: always the same files, as `dvc.yaml` lists them."""
-    of_claims = (differences, quality_and_time, quality_and_reach, window_width)
+    of_claims = (differences, quality_and_time, quality_and_reach, window_width, choices)
     of_results = (quality, inference_time, training_time, memory, who_sees_whom, time_by_length, memory_by_length,
                   batch_sizes, fact_recall, learning_curves)
     drawing.save({**{draw.__name__: partial(draw, claims) for draw in of_claims},
@@ -190,6 +191,35 @@ def memory_by_length(results: Results) -> Figure:
 def batch_sizes(results: Results) -> Figure:
     """A forward pass's time for each of its sequences against batch size, on logarithmic axes."""
     return _sweep(results, sweeps.time_by_batch, "batch size, sequences", "forward pass, ms a sequence")
+
+
+def choices(claims: Claims) -> Figure:
+    """The variant to take at each measured length and batch size, at the margin's loss."""
+    found, names = record(claims, {}), [variant.name for variant in claims.results.variants]
+    maps = {work: choice.by_size(found, work) for work in choice.WORKS}
+    shown = [work for work in maps if len(maps[work]) > 1 or work == "forward"]
+    batches = sorted({batch for work in shown for batch, _ in maps[work]})
+    figure, panels = drawing.beside(len(shown), 1.4 + 0.24 * len(batches))
+    for axes, work in zip(panels, shown, strict=True):
+        lengths = sorted({length for _, length in maps[work]})
+        for (batch, length), name in maps[work].items():
+            x, y = lengths.index(length), batches.index(batch)
+            if name is None:
+                axes.text(x, y, "none", ha="center", va="center", color=GREY, fontsize="small")
+            else:
+                axes.barh(y, 0.94, 0.94, x - 0.47, color=COLOURS[names.index(name)])
+                axes.plot(x, y, MARKERS[names.index(name)], color="white", markersize=4,
+                          markeredgecolor="black", markeredgewidth=0.4)
+        axes.set_xticks(range(len(lengths)), [f"{length:,}" for length in lengths], rotation=45)
+        axes.set_yticks(range(len(batches)), map(str, batches))
+        axes.set(title=choice.WORKS[work].removeprefix("a "), xlabel="length, tokens", xlim=(-0.5, len(lengths) - 0.5))
+        axes.grid(visible=False)
+    panels[0].set_ylabel("batch size")
+    for name in (name for name in names if any(name in maps[work].values() for work in shown)):
+        place = names.index(name)
+        panels[0].plot([], [], MARKERS[place], color=COLOURS[place], label=name)
+    legend(figure, panels[0])
+    return figure
 
 
 def fact_recall(results: Results) -> Figure:

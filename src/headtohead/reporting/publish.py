@@ -13,6 +13,7 @@ from headtohead.reporting.results import System, Training, Variant, read_results
 from headtohead.reporting.windows import curves
 from headtohead.statistics import Comparison, Ratio
 
+SWEPT = ("forward", "generate")  # works whose time and memory are published at every size
 SOURCES = ("src", "stages", "params.yaml", "dvc.yaml")  # what decides a run, besides its input
 
 
@@ -54,6 +55,9 @@ def record(claims: Claims, origin: dict[str, str]) -> dict[str, Any]:
             "differences": {measure: {name: _interval("difference", found) for name in claims.quality
                                       if (found := claims.difference(measure, name))}
                             for measure in (results.primary, *claims.others)},
+            "primary": results.primary, "margins": results.params.margins.model_dump(),
+            "barred": {name: found.barred for name, found in claims.quality.items() if found.barred},
+            "sweeps": {variant.name: _sweep(variant) for variant in results.variants},
             "ratios": {name: {work: _interval("value", cost.ratio) for work, cost in costs.items() if cost.ratio}
                        for name, costs in claims.costs.items()},
             "machine": results.machine, "preset": results.params.preset, "seed": results.params.seed,
@@ -62,6 +66,14 @@ def record(claims: Claims, origin: dict[str, str]) -> dict[str, Any]:
 
 def _interval(name: str, found: Comparison | Ratio) -> dict[str, float]:
     return {key: getattr(found, key) for key in (name, "low", "high")}
+
+
+def _sweep(variant: Variant) -> dict[str, Any]:
+    """Time and memory at every size, and the most tokens that the variant has positions for."""
+    keys = ("work", "batch", "length", "new_tokens", "median", "p10", "p90", "peak_mb", "out_of_memory")
+    return {"length_limit": variant.profile["length_limit"],
+            **{kind: [{key: row[key] for key in keys if key in row} for row in variant.profile[kind]
+                      if row["work"] in SWEPT] for kind in ("timings", "memory")}}
 
 
 def _training(variant: Variant, training: Training) -> dict[str, Any]:

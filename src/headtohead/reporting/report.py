@@ -41,33 +41,41 @@ def print_comparison(params: Params) -> None:
     Raises:
         DataError: a stage has not run, or files are from different runs.
     """
-    from rich.console import Console
     from rich.markup import escape
 
     check_headline(params)
     claims = judge(read_results(params, whole=False))
-    console = Console()
-    console.width = console.width if console.is_terminal else 200  # a log file need not wrap
+    console = _console()
     console.print(recommend(claims), style="bold", highlight=False)
     for title, text in (("How sure", how_sure(claims)), ("Next", next_step(claims))):
         console.print(f"\n[bold]{title}:[/bold] {escape(text)}", highlight=False)
     for table in (comparison.quality(claims), comparison.cost(claims)):
-        console.print()
-        console.print(_for_terminal(table, params.attention))
+        print_table(table, params.attention)
     for warning in warnings(claims):
         console.print(f"\n{warning}", highlight=False)
     console.print(f"\nReport: {REPORT / 'report.html'}")
 
 
-def _for_terminal(table: tables.Table, chosen: str) -> Any:
+def _console() -> Any:
+    from rich.console import Console
+
+    console = Console()
+    console.width = console.width if console.is_terminal else 200  # a log file need not wrap
+    return console
+
+
+def print_table(table: tables.Table, chosen: str) -> None:
+    """Show a table on the terminal, after an empty line, the row of the variant `chosen` in bold."""
     from rich.table import Table
 
     shown = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1), collapse_padding=True)
     for i, title in enumerate(table.header):
-        shown.add_column(title, justify="right" if i else "left", no_wrap=not i)
+        shown.add_column(title, justify="right" if i >= table.words else "left", no_wrap=not i)
     for row in table.rows:
         shown.add_row(*row, style="bold" if row[0] == chosen else "")
-    return shown
+    console = _console()
+    console.print()
+    console.print(shown)
 
 
 def headline(results: Results) -> dict[str, Any]:
