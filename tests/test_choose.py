@@ -300,7 +300,7 @@ def test_a_situation_that_cannot_be_is_refused(wrong):
     ("--memory 4", "'4' is not a number above 0 with a unit (MB, MiB, GB, GiB), such as 50MB"),
     ("--memory 4Gb", "'4Gb' is not"), ("--memory -1GB", "expected one argument"), ("--memory 0GB", "'0GB' is not"),
     ("--latency 50", "'50' is not a number above 0 with a unit (ms, s), such as 50ms"), ("--latency 5m", "'5m' is not"),
-    ("--length 0", "'0' is not a whole number above 0"), ("--batch 2.5", "'2.5' is not"), ("--batch x", "'x' is not"),
+    ("--length 0", "'0' is not a whole number from 1 to"), ("--batch 2.5", "'2.5' is not"), ("--batch x", "'x' is not"),
     ("--max-loss 2", "'2' is not a number from 0 to 1"), ("--max-loss nan", "'nan' is not"),
     ("--work train", "invalid choice: 'train'"), ("--json=yes", "ignored explicit argument"),
 ])

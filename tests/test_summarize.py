@@ -395,7 +395,7 @@ def test_bad_calls_are_explained(h2h, tmp_path, model):
     for flag, value in (("--beams", "0"), ("--batch-size", "many"), ("--max-new-tokens", "1.5")):
         code, _, err = h2h("a.csv", "--model", model, flag, value)
         assert code == 2
-        assert f"{flag}: must be a whole number from 1" in err
+        assert f"{flag}: {value!r} is not a whole number from 1 to" in err
     (tmp_path / "broken").mkdir()
     shutil.copy(f"{model}/config.json", tmp_path / "broken")
     assert "cannot be read" in h2h("a.csv", "--model", "broken")[0]

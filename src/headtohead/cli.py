@@ -5,19 +5,14 @@ measures the published benchmark on a GPU."""
 
 import argparse
 import json
-import math
 import os
-import re
 import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from headtohead.arguments import MOST, SIZES, TIMES, minutes, preset_name, share, whole_number, with_unit
 from headtohead.caches import keep_in
 from headtohead.params import STUDY, read_params
-
-SIZES = {"MB": 1.0, "MiB": 1.0, "GB": 1024.0, "GiB": 1024.0}  # MB is 2**20 bytes everywhere, as in the report
-TIMES = {"ms": 1.0, "s": 1000.0}
 
 
 def main() -> None:
@@ -104,42 +99,25 @@ def summarize(files: list[str], model: str, output: Path | None, stream: bool, c
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="h2h", description="Which attention should a GPT-2 summarizer use?")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    _add_init(commands)
+    _add_init(commands.add_parser("init", help="write a preset for your articles and this machine to params.yaml"))
     commands.add_parser("show", help="print the comparison of the last run and where its report is").set_defaults(
         run=show)
-    check = commands.add_parser("doctor", help="say what is here, what will run each variant, and try whether it works")
-    check.set_defaults(run=doctor)
-    check.add_argument("--json", action="store_true", dest="as_json", help="the same, for programs")
     _add_choose(commands.add_parser("choose", help="say which variant to take for a length, a batch size and limits"))
-    files = commands.add_parser("publish", help="write the last run, without any text, as files to commit")
-    files.set_defaults(run=publish)
-    files.add_argument("target", metavar="TARGET", type=Path, help="what to write: TARGET.md, TARGET.json and TARGET/")
-    files.add_argument("--command", required=True, help="what was typed to run it")
-    files.add_argument("--took", required=True, help="how long that took")
-    files.add_argument("--commit", help="commit of the code that ran, if it was not this repository as it is")
-    _add_summarize(commands.add_parser(
-        "summarize", help="write summaries with a trained model",
-        description="Write the summary of each article as a line of JSON: id, summary, model, tokens (of the article), "
-                    "cut (how many of them did not fit), cut_share, key (what it was made from)."))
-    rows = commands.add_parser("bench", help="time GPT-2 small with each variant beside transformers, on a GPU")
-    rows.set_defaults(run=bench)
-    rows.add_argument("folder", metavar="FOLDER", type=Path, help="where to write; rows already there are kept")
-    rows.add_argument("--family", action="store_true", help="every kind of variant, each beside flash")
-    rows.add_argument("--render", action="store_true", help="measure nothing: make the page again from the rows")
-    rows.add_argument("--commit", help="commit of the code that runs, if it is not this repository as it is")
+    _add_summarize(commands.add_parser("summarize", help="write summaries with a trained model"))
+    _add_doctor(commands.add_parser("doctor", help="say what will run each variant here, and try whether it works"))
+    _add_publish(commands.add_parser("publish", help="write the last run, without any text, as files to commit"))
+    _add_bench(commands.add_parser("bench", help="time GPT-2 small with each variant beside transformers, on a GPU"))
     return parser
 
 
-def _add_init(commands: Any) -> None:
-    parser = commands.add_parser(
-        "init", help="write a preset for your articles and this machine to params.yaml",
-        description="Look at a file of articles and at this machine, and write a preset for them to params.yaml.")
+def _add_init(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=init)
+    parser.description = "Look at a file of articles and at this machine, and write a preset for them to params.yaml."
     parser.add_argument("source", metavar="ARTICLES",
                         help="a CSV, TSV, JSON, JSON Lines, Parquet or Arrow file, a folder, or a data set's NAME or "
                              "NAME@REVISION on the hub")
-    parser.add_argument("--minutes", type=_minutes, default=60, help="how long the run may take (%(default)s)")
-    parser.add_argument("--name", type=_name, default="mine", help="of the preset (%(default)s)")
+    parser.add_argument("--minutes", type=minutes, default=60, help="how long the run may take (default: %(default)s)")
+    parser.add_argument("--name", type=preset_name, default="mine", help="of the preset (default: %(default)s)")
     parser.add_argument("--force", action="store_true", help="replace a preset of that name")
     parser.add_argument("--article", metavar="COLUMN", help="the column with the articles, if it cannot be told")
     parser.add_argument("--summary", metavar="COLUMN", help="the column with their summaries")
@@ -151,21 +129,31 @@ def _add_init(commands: Any) -> None:
     parser.add_argument("--config", help="which configuration of a data set on the hub")
 
 
-def _minutes(text: str) -> float:
-    minutes = float(text)
-    if not (math.isfinite(minutes) and minutes > 0):
-        raise argparse.ArgumentTypeError(f"{text} is no time; give minutes, such as 60")
-    return minutes
-
-
-def _name(text: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z0-9_]{,39}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no name for a preset; use lower-case letters, digits and _")
-    return text
+def _add_choose(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=choose)
+    parser.description = ("Say which variant to take: of those that lose no more quality than allowed and keep within "
+                          "the limits, the cheapest. Costs between measured sizes are interpolated; beyond them, "
+                          "nothing is said.")
+    parser.add_argument("--length", type=whole_number(MOST), metavar="TOKENS",
+                        help="tokens of article and summary together (default: the preset's tokenizer.max_length)")
+    parser.add_argument("--batch", type=whole_number(MOST), default=1, metavar="SEQUENCES",
+                        help="batch size (default: %(default)s)")
+    parser.add_argument("--memory", type=with_unit(SIZES), metavar="SIZE", help="most memory, such as 500MB or 4GB")
+    parser.add_argument("--latency", type=with_unit(TIMES), metavar="TIME",
+                        help="most time for the whole batch, such as 50ms or 1.5s")
+    parser.add_argument("--max-loss", type=share, metavar="LOSS",
+                        help="how much of the primary measure may be lost, 0 to 1 (default: its margin)")
+    parser.add_argument("--work", choices=["generate", "forward"], default="generate",
+                        help="what is timed: writing summaries, or one forward pass (default: %(default)s)")
+    parser.add_argument("--from", type=Path, dest="source", metavar="FILE",
+                        help="a file of `h2h publish`, such as docs/results/h200-news.json (default: the last run)")
+    parser.add_argument("--json", action="store_true", dest="as_json", help="print JSON, in ms and MB (2**20 bytes)")
 
 
 def _add_summarize(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=summarize)
+    parser.description = ("Write the summary of each article as a line of JSON: id, summary, model, tokens (of the "
+                          "article), cut (how many of them did not fit), cut_share, key (what it was made from).")
     parser.add_argument("files", metavar="FILE", nargs="*",
                         help="text (.txt, one article each), CSV, TSV, JSON, JSON Lines, Parquet or Arrow; without any "
                              "or for -, standard input: JSON Lines, or one text")
@@ -177,57 +165,32 @@ def _add_summarize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--column", help="of the articles in a table; found by its usual names (article, text, ...)")
     parser.add_argument("--encoding", help="of the files, by Python's name; detected, and on standard input UTF-8")
     for flag, most, what in (
-            ("--max-length", 1_000_000, "tokens of article and summary together; an article is cut to fit"),
-            ("--max-new-tokens", 1_000_000, "tokens of a summary"), ("--beams", 64, "of the search; 1 is greedy"),
-            ("--batch-size", 100_000, "articles summarized at once; lower it if memory runs out")):
-        parser.add_argument(flag, type=_count(most), metavar="N", help=f"{what} (default: as in the model's training)")
+            ("--max-length", MOST, "tokens of article and summary together; an article is cut to fit"),
+            ("--max-new-tokens", MOST, "tokens of a summary"), ("--beams", 64, "of the search; 1 is greedy"),
+            ("--batch-size", MOST, "articles summarized at once; lower it if memory runs out")):
+        parser.add_argument(flag, type=whole_number(most), metavar="N",
+                            help=f"{what} (default: as in the model's training)")
 
 
-def _count(most: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if not text.isdecimal() or not 1 <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {most:,} (is {text!r})")
-        return int(text)
-    return number
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=doctor)
+    parser.add_argument("--json", action="store_true", dest="as_json", help="the same, for programs")
 
 
-def _add_choose(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(run=choose)
-    parser.description = ("Say which variant to take: of those that lose no more quality than allowed and keep within "
-                          "the limits, the cheapest. Costs between measured sizes are interpolated; beyond them, "
-                          "nothing is said.")
-    parser.add_argument("--length", type=_count(1_000_000), metavar="TOKENS",
-                        help="tokens of article and summary together (default: the preset's tokenizer.max_length)")
-    parser.add_argument("--batch", type=_count(100_000), default=1, metavar="SEQUENCES", help="batch size (default: 1)")
-    parser.add_argument("--memory", type=_with_unit(SIZES), metavar="SIZE", help="most memory, such as 500MB or 4GB")
-    parser.add_argument("--latency", type=_with_unit(TIMES), metavar="TIME",
-                        help="most time for the whole batch, such as 50ms or 1.5s")
-    parser.add_argument("--max-loss", type=_share, metavar="LOSS",
-                        help="how much of the primary measure may be lost, 0 to 1 (default: its margin)")
-    parser.add_argument("--work", choices=["generate", "forward"], default="generate",
-                        help="what is timed: writing summaries, or one forward pass (default: generate)")
-    parser.add_argument("--from", type=Path, dest="source", metavar="FILE",
-                        help="a file of `h2h publish`, such as docs/results/h200-news.json (default: the last run)")
-    parser.add_argument("--json", action="store_true", dest="as_json", help="print JSON, in ms and MB (2**20 bytes)")
+def _add_publish(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=publish)
+    parser.add_argument("target", metavar="TARGET", type=Path, help="what to write: TARGET.md, TARGET.json and TARGET/")
+    parser.add_argument("--command", required=True, help="what was typed to run it")
+    parser.add_argument("--took", required=True, help="how long that took")
+    parser.add_argument("--commit", help="commit of the code that ran, if it was not this repository as it is")
 
 
-def _with_unit(units: Mapping[str, float]) -> Callable[[str], float]:
-    """Reads "4GB" as a number in the first of `units`."""
-    def read(text: str) -> float:
-        found = re.fullmatch(rf"([0-9]+\.?[0-9]*|\.[0-9]+) ?({'|'.join(units)})", text)
-        value = float(found[1]) * units[found[2]] if found else 0.0
-        if not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 with a unit ({', '.join(units)}), such "
-                                             f"as 50{next(iter(units))}")
-        return value
-
-    return read
-
-
-def _share(text: str) -> float:
-    if not (re.fullmatch(r"[0-9]*\.?[0-9]+", text) and float(text) <= 1):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1, such as 0.01")
-    return float(text)
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=bench)
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="where to write; rows already there are kept")
+    parser.add_argument("--family", action="store_true", help="every kind of variant, each beside flash")
+    parser.add_argument("--render", action="store_true", help="measure nothing: make the page again from the rows")
+    parser.add_argument("--commit", help="commit of the code that runs, if it is not this repository as it is")
 
 
 if __name__ == "__main__":
