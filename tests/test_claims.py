@@ -293,7 +293,7 @@ def test_how_sure_a_run_is_follows_from_its_intervals():
 
 @pytest.mark.parametrize(("claims", "told"), [
     (claims_of({"flash_alibi": scores(0.801, seed=1)}, {"flash": LESS}),
-     'use the model: headtohead.load("models/flash/13")'),
+     "use the model: h2h summarize FILE --model models/flash/13"),
     (claims_of({"flash_alibi": scores(0.801, seed=1)}, noise=0.3),
      "profile again while nothing else runs: dvc repro --force -s profile@standard profile@flash"),
     (claims_of({"flash_alibi": scores(0.801, seed=1)}, curves={"flash_alibi": [FALL[:5]] + [FALL] * 4}),

@@ -395,7 +395,7 @@ def test_the_comparison_is_printed_quickly(built, capsys, params):
     printed = capsys.readouterr().out
     assert printed.startswith("On this machine, take flash: ")
     assert re.findall(r"^(How sure|Next|Report): \w+", printed, re.MULTILINE) == ["How sure", "Next", "Report"]
-    assert '\nNext: use the model: headtohead.load("models/flash/13") in Python\n' in printed
+    assert "\nNext: use the model: h2h summarize FILE --model models/flash/13\n" in printed
     assert all(part in printed for part in [*SPEED, "Lead-3", "report/report.html", "ROUGE-1", "faster"])
     code = "import sys, headtohead.reporting; sys.exit(not {'matplotlib', 'torch', 'nltk'}.isdisjoint(sys.modules))"
     subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, check=True)

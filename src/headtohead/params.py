@@ -277,6 +277,16 @@ class Params(Section):
         return list(dict.fromkeys([*STUDY, self.attention, *self.also]))
 
 
+def seeds_from(known: list[int], count: int) -> list[int]:
+    """The first `count` of the seeds that there are, which may be trained already, and of new ones after them."""
+    return [*known, *range(max(known) + 1, max(known) + 1 + count)][:count]
+
+
+def as_option(key: str, values: list[int]) -> str:
+    """How to set a list for a run."""
+    return f"-S '{key}=[{','.join(map(str, values))}]'"
+
+
 STUDY = ("standard", "flash", "flash_alibi", "flash_sparse")
 
 # How much a message shows: the number of problems, and the characters of each.

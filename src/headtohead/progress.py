@@ -1,4 +1,4 @@
-"""Progress bars in a terminal; elsewhere, one line with the rate at the end, where a rate makes sense."""
+"""Progress bars in a terminal; elsewhere, one line with the rate at the end, where a rate makes sense. And tables."""
 
 import time
 
@@ -21,9 +21,21 @@ if not console.is_terminal:
     console.width = 140  # a log file need not wrap
 
 
+def output() -> Console:
+    """Standard output, as wide as the terminal; a file need not wrap."""
+    found = Console(highlight=False, markup=False)
+    found.width = found.width if found.is_terminal else 200
+    return found
+
+
+def plain_table(close: bool = False) -> Table:
+    """A table without lines; `close` leaves one space between columns."""
+    return Table(box=None, header_style="bold", pad_edge=False, collapse_padding=close)
+
+
 def print_table(rows: list[dict[str, str | int]]) -> None:
     """Rows with the same keys as a table, words aligned left and numbers right."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = plain_table()
     for title, value in rows[0].items():
         table.add_column(title, justify="left" if isinstance(value, str) else "right")
     for row in rows:

@@ -11,16 +11,16 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 import torch
+from transformers import GPT2Config
 
 from headtohead.articles.folders import locate
 from headtohead.attention.backends import flash_attn
 from headtohead.inputs import settings_folder
 from headtohead.models.pretrained import read_settings
 from headtohead.params import Params
-from headtohead.profiling.machine import describe
+from headtohead.profiling.machine import describe, memory
 from headtohead.records import DataError
 
-MEMORY = Path("/proc/meminfo")
 GB = 2**30
 SETUP = "rm -r .venv; make setup"
 
@@ -53,9 +53,8 @@ def machine(device: torch.device) -> Iterator[Fact]:
     """Processor, memory, disk and GPU."""
     here = describe()
     yield Fact("processor", f"{here['processor']}, {here['cores']} cores")
-    if MEMORY.exists():
-        kb = {name: int(size) for name, size in re.findall(r"^(\w+):\s+(\d+) kB$", MEMORY.read_text(), re.MULTILINE)}
-        yield Fact("memory", f"{kb['MemAvailable'] * 1024 / GB:.1f} of {kb['MemTotal'] * 1024 / GB:.1f} GB free")
+    free, total = memory()
+    yield Fact("memory", f"{free / GB:.1f} of {total / GB:.1f} GB free")
     yield _disk()
     gpu = f"{here['gpu']}, driver {here['driver']}, for CUDA up to {here['cuda']}"
     if device.type == "cuda":
@@ -157,9 +156,8 @@ def shape(params: Params) -> Model:
     if (folder := settings_folder(model.pretrained)) is None:
         raise DataError("is not on this machine, and the hub does not give it; download it, and name its folder in "
                         f"presets.{params.preset}.model.pretrained")
-    settings, _ = read_settings(folder)
-    heads = settings.get("n_head", 12)
-    return Model(settings.get("n_layer", 12), heads, settings.get("n_embd", 768) // heads)
+    config = GPT2Config(**read_settings(folder)[0])
+    return Model(config.n_layer, config.n_head, config.n_embd // config.n_head)
 
 
 def first_line(error: Exception) -> str:

@@ -5,14 +5,12 @@ from rich.table import Table
 
 from headtohead.doctor.diagnosis import WORKS, Check, Choice, Diagnosis
 from headtohead.doctor.facts import Fact
-
-WIDE = 200  # a file need not wrap
+from headtohead.progress import output, plain_table
 
 
 def show(found: Diagnosis) -> None:
     """Print all of it, what is broken at the end."""
-    console = Console(highlight=False, markup=False)
-    console.width = console.width if console.is_terminal else WIDE
+    console = output()
     console.print(_facts(found.facts))
     if found.choices:
         _show_choices(console, found)
@@ -66,7 +64,7 @@ def _show_checks(console: Console, checks: list[Check]) -> None:
 
 
 def _table(*titles: str) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table = plain_table()
     for title in titles:
         table.add_column(title)
     return table

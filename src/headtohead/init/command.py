@@ -10,7 +10,7 @@ from headtohead.init.looking import Found, look
 from headtohead.init.writing import write_preset
 from headtohead.inputs import pretrained_source
 from headtohead.models.pretrained import check_pretrained
-from headtohead.params import ENGLISH, PATH, Params, ParamsError, Preset, read_params
+from headtohead.params import ENGLISH, PATH, Params, ParamsError, Preset, as_option, read_params, seeds_from
 from headtohead.progress import Bar
 from headtohead.records import DataError
 from headtohead.words import words
@@ -47,7 +47,7 @@ def init(source: str, name: str, force: bool, minutes: float, article: str | Non
         cost = measuring.measure(params, Preset.model_validate(whole), tokenizer, found.sample)
     plan = deciding.fitted(whole, cost, minutes, len(params.compared), device,
                            deciding.ENOUGH_SEEDS if start == "small" else deciding.MOST_SEEDS)
-    preset, seeds = deciding.within(whole, plan), deciding.seeds_of(params.seeds, plan.seeds)
+    preset, seeds = deciding.within(whole, plan), seeds_from(params.seeds, plan.seeds)
     write_preset(PATH, name, preset, f"Written by `h2h init {source}` for {plan.minutes:,.0f} minutes on {device.name}")
 
     say(f"Preset {name}, written to {PATH}",
@@ -57,7 +57,7 @@ def init(source: str, name: str, force: bool, minutes: float, article: str | Non
         f"time: {_time(plan, cost, params, minutes, device)}")
     language = measuring.language(found.sample)
     say("What the run can tell", *_can_tell(start, plan, counts, params, minutes, language))
-    override = "" if seeds == params.seeds else f" -S 'seeds=[{','.join(map(str, seeds))}]'"
+    override = "" if seeds == params.seeds else f" {as_option('seeds', seeds)}"
     say("Go on with", f"dvc exp run -S preset={name}{override}", "h2h show")
 
 

@@ -236,10 +236,5 @@ def smallest_difference(seeds: int, articles: int, functions: int) -> float:
     return smallest_found(LUCK, OWN, seeds, articles, max(1, functions))
 
 
-def seeds_of(known: list[int], count: int) -> list[int]:
-    """The first of those in params.yaml, which may be trained already, and new ones after them."""
-    return [*known, *range(max(known) + 1, max(known) + 1 + count)][:count]
-
-
 def _round_up(number: float, to: int) -> int:
     return ceil(number / to) * to

@@ -1,7 +1,5 @@
 """What is measured: the device, the articles in tokens, and what a training step and a summary take."""
 
-import os
-import re
 import tempfile
 from collections.abc import Sequence
 from itertools import cycle, islice, pairwise
@@ -25,7 +23,7 @@ from headtohead.models.gpt2 import GPT2, best_device
 from headtohead.models.pretrained import read_settings
 from headtohead.models.sharing import share_cores
 from headtohead.params import Params, Preset, Tokenizer
-from headtohead.profiling.machine import cores, processor
+from headtohead.profiling.machine import cores, memory, processor
 from headtohead.profiling.timing import between, mark
 from headtohead.quality.language import detect
 from headtohead.records import Record
@@ -34,7 +32,6 @@ from headtohead.tokens.layout import Layout
 from headtohead.tokens.tokenizer import encode, pretrained_tokenizer, separator_ids, train_tokenizer
 from headtohead.training.step import compiles, prepare
 
-MEMORY = Path("/proc/meminfo")
 WARMUP = 2  # steps: the first one gets memory, and compiles on a GPU
 STEPS, SECONDS = 12, 8.0  # at most so many steps are timed, and none begins after so many seconds
 BATCHES = 64  # of examples, so that no step is the last of an epoch
@@ -45,15 +42,8 @@ def device() -> Device:
     if best_device().type == "cuda":
         return Device(torch.cuda.get_device_name(), gpu=True, memory=torch.cuda.mem_get_info()[0],
                       bfloat16=torch.cuda.is_bf16_supported())
-    return Device(f"{cores()} cores of {processor()}", gpu=False, bfloat16=False,
-                  memory=_free_memory())
-
-
-def _free_memory() -> int:
-    """Bytes that processes may still take; where the system does not tell, those that nothing uses."""
-    if MEMORY.exists() and (said := re.search(r"^MemAvailable: +(\d+) kB", MEMORY.read_text(), re.MULTILINE)):
-        return int(said[1]) * 1024
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free, _ = memory()
+    return Device(f"{cores()} cores of {processor()}", gpu=False, bfloat16=False, memory=free)
 
 
 def language(rows: Sequence[Record]) -> str:

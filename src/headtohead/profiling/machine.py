@@ -17,6 +17,7 @@ PACKAGES = ("torch", "triton", "flash-attn", "transformers", "accelerate", "data
 
 MACHINE_ID = Path("/etc/machine-id")
 CPU_INFO = Path("/proc/cpuinfo")
+MEMORY_INFO = Path("/proc/meminfo")
 
 
 def describe() -> dict[str, str | int | None]:
@@ -62,6 +63,14 @@ def processor() -> str:
 def cores() -> int:
     """Processor cores that this process may use; on Linux those of its affinity mask."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory() -> tuple[int, int]:
+    """Bytes that processes may still take, and bytes in all; where the system tells only the latter, both are these."""
+    text = MEMORY_INFO.read_text() if MEMORY_INFO.exists() else ""
+    found = {name: 1024 * int(kb) for name, kb in re.findall(r"^(\w+): +(\d+) kB$", text, re.MULTILINE)}
+    total = found.get("MemTotal") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return found.get("MemAvailable", total), total
 
 
 def _gpus() -> dict[str, str | None]:

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from headtohead.choosing.grid import Cost, Grid, NotMeasuredError, Size
 from headtohead.choosing.rule import Choice, Judged, Option, Situation, choose
-from headtohead.params import Params
+from headtohead.params import Margins, Params, as_option, seeds_from
 from headtohead.records import DataError
-from headtohead.reporting.claims import CONTROL, judge
+from headtohead.reporting.claims import CONTROL, judge, margin_of
 from headtohead.reporting.publish import record
 from headtohead.reporting.report import print_table
 from headtohead.reporting.results import check_headline, read_results
@@ -119,7 +119,7 @@ def by_size(found: Mapping[str, Any], work: Work) -> dict[Size, str | None]:
 
 def _margin(found: Mapping[str, Any]) -> float:
     """The smallest difference of interest in the primary measure."""
-    return float(found["margins"]["fact_recall" if found["primary"].startswith("fact") else "quality"])
+    return margin_of(found["primary"], Margins(**found["margins"]))
 
 
 def own_length(found: Mapping[str, Any]) -> int:
@@ -299,8 +299,7 @@ def _more_training(found: Mapping[str, Any], unknown: list[Judged]) -> str:
     if any("falling" in objection.words for judged in unknown for objection in judged.objections):
         steps = 2 * found["settings"]["train"]["steps"]
         return f"dvc exp run -S preset={preset} -S presets.{preset}.train.steps={steps}"
-    more = [*seeds, *range(max(seeds) + 1, max(seeds) + 1 + len(seeds))]
-    return f"dvc exp run -S preset={preset} -S 'seeds={_listed(more)}'"
+    return f"dvc exp run -S preset={preset} {as_option('seeds', seeds_from(seeds, 2 * len(seeds)))}"
 
 
 def _to_measure(found: Mapping[str, Any], work: Work, situation: Situation) -> str:
@@ -311,14 +310,10 @@ def _to_measure(found: Mapping[str, Any], work: Work, situation: Situation) -> s
     for key, at, listed, own in (("lengths", situation.length, profile["lengths"], length),
                                  ("batch_sizes", situation.batch, profile["batch_sizes"], 1)):
         if not min(*listed, own) <= at <= max(*listed, own):
-            command += f" -S 'presets.{preset}.profile.{key}={_listed(sorted([*listed, at]))}'"
+            command += " " + as_option(f"presets.{preset}.profile.{key}", sorted([*listed, at]))
     if work == "generate" or (situation.batch != 1 and situation.length != length):
         command += f" -S presets.{preset}.profile.grid=true"
     return command
-
-
-def _listed(values: list[int]) -> str:
-    return f"[{','.join(map(str, values))}]"
 
 
 def _known(found: Mapping[str, Any], work: Work, situation: Situation) -> str:

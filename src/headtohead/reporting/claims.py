@@ -155,7 +155,7 @@ def judge(results: Results) -> Claims:
     others = {}
     for measure in SECONDARY:
         if measure != results.primary and _known(measure, results.variants):
-            found = _secondary(measure, rest, control, _margin(results, measure))
+            found = _secondary(measure, rest, control, margin_of(measure, results.params.margins))
             others[measure] = _of_each_kernel(found, rest)
     costs = {variant.name: _costs(variant, results.params.margins) for variant in results.variants}
     return Claims(results, quality, others, costs, below_lead, cut_off)
@@ -190,7 +190,7 @@ def _primary(results: Results, functions: Mapping[str, list[Variant]], control: 
              ) -> dict[str, Quality]:
     if not functions:
         return {}
-    measure, margin = results.primary, _margin(results, results.primary)
+    measure, margin = results.primary, margin_of(results.primary, results.params.margins)
     scores = {name: _scores(measure, kernels) for name, kernels in functions.items()}
     seeds = len(results.params.seeds)
     quality = {}
@@ -249,8 +249,8 @@ def _words(kernels: list[Variant]) -> float:
     return float(np.mean([kernel.details["summary_words"] for kernel in kernels]))
 
 
-def _margin(results: Results, measure: str) -> float:
-    margins = results.params.margins
+def margin_of(measure: str, margins: Margins) -> float:
+    """The smallest difference of interest in a measure of quality."""
     return margins.fact_recall if measure.startswith("fact") else margins.quality
 
 

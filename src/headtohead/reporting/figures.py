@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from headtohead.attention.patterns import Window
 from headtohead.quality.measures import BLEU, ROUGE
 from headtohead.reporting import choice, drawing, patterns, sweeps, windows
-from headtohead.reporting.claims import CONTROL, Claims
+from headtohead.reporting.claims import CONTROL, Claims, margin_of
 from headtohead.reporting.drawing import COLOURS, DASHES, ERROR, GREY, MARKERS, OUTLINE, Ends, errors, legend
 from headtohead.reporting.publish import record
 from headtohead.reporting.results import Results, System, Variant
@@ -36,7 +36,7 @@ def differences(claims: Claims) -> Figure:
     figure, [axes] = drawing.panels([variant.name for variant in results.variants], 1)
     kernels = [variant for variant in results.variants if variant.name not in claims.quality]
     centre = float(np.mean([kernel.quality[measure] for kernel in kernels]))
-    margin = results.params.margins.fact_recall if results.has_facts else results.params.margins.quality
+    margin = margin_of(measure, results.params.margins)
     axes.axvspan(-margin, margin, color="#EEEEEE", zorder=0)
     axes.axvline(0, color=GREY, linewidth=0.8, linestyle="--")
     for place, variant in enumerate(results.variants):

@@ -1,10 +1,12 @@
 """How sure the recommendation is, and what to do next: the lines below it on the terminal."""
 
+from headtohead.params import as_option, seeds_from
+from headtohead.paths import Run
 from headtohead.reporting.claims import CONTROL, Claims
 from headtohead.reporting.recommendation import busy, taken
 from headtohead.reporting.tables import joined
 
-MOST_SEEDS = 10  # that are worth training to decide a difference
+ENOUGH_SEEDS, MOST_SEEDS = 3, 10  # for a first claim; to decide a difference at most
 
 
 def how_sure(claims: Claims) -> str:
@@ -33,14 +35,8 @@ def next_step(claims: Claims) -> str:
                  if found.verdict == "undecided"}
     needed = [seeds for seeds in open_ones.values() if seeds is not None and len(params.seeds) < seeds <= MOST_SEEDS]
     if len(params.seeds) == 1 or needed:
-        seeds = _further(params.seeds, max([3, *needed]))
-        return f"train from more seeds: dvc exp run -S 'seeds=[{','.join(map(str, seeds))}]'"
+        more = as_option("seeds", seeds_from(params.seeds, max([ENOUGH_SEEDS, *needed])))
+        return f"train from more seeds: dvc exp run {more}"
     if (variant := taken(claims)) is None:
         return "give the models a better start: more train.steps, more articles, or model.pretrained (docs/presets.md)"
-    return f'use the model: headtohead.load("models/{variant.name}/{params.seeds[0]}") in Python'
-
-
-def _further(seeds: list[int], count: int) -> list[int]:
-    """Those and as many more as make `count`."""
-    more = [seed for seed in range(max(seeds) + 1, max(seeds) + 1 + count) if seed not in seeds]
-    return [*seeds, *more][:max(count, len(seeds))]
+    return f"use the model: h2h summarize FILE --model {Run(variant.name, params.seeds[0]).model}"

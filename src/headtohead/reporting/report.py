@@ -5,8 +5,9 @@ from typing import Any
 
 from headtohead.params import ENGLISH, Params
 from headtohead.paths import HEADLINE, PLOTS, REPORT
+from headtohead.progress import output, plain_table
 from headtohead.reporting import breakdowns, comparison, endings, examples, provenance, study, sweeps, tables, windows
-from headtohead.reporting.claims import CONTROL, Claims, judge
+from headtohead.reporting.claims import CONTROL, Claims, judge, margin_of
 from headtohead.reporting.outlook import how_sure, next_step
 from headtohead.reporting.recommendation import recommend, warnings
 from headtohead.reporting.results import Results, check_headline, read_results
@@ -41,39 +42,28 @@ def print_comparison(params: Params) -> None:
     Raises:
         DataError: a stage has not run, or files are from different runs.
     """
-    from rich.markup import escape
-
     check_headline(params)
     claims = judge(read_results(params, whole=False))
-    console = _console()
-    console.print(recommend(claims), style="bold", highlight=False)
+    console = output()
+    console.print(recommend(claims), style="bold")
     for title, text in (("How sure", how_sure(claims)), ("Next", next_step(claims))):
-        console.print(f"\n[bold]{title}:[/bold] {escape(text)}", highlight=False)
+        console.print(f"\n{title}:", style="bold", end=" ")
+        console.print(text)
     for table in (comparison.quality(claims), comparison.cost(claims)):
         print_table(table, params.attention)
     for warning in warnings(claims):
-        console.print(f"\n{warning}", highlight=False)
+        console.print(f"\n{warning}")
     console.print(f"\nReport: {REPORT / 'report.html'}")
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    console = Console()
-    console.width = console.width if console.is_terminal else 200  # a log file need not wrap
-    return console
 
 
 def print_table(table: tables.Table, chosen: str) -> None:
     """Show a table on the terminal, after an empty line, the row of the variant `chosen` in bold."""
-    from rich.table import Table
-
-    shown = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1), collapse_padding=True)
+    shown = plain_table(close=True)
     for i, title in enumerate(table.header):
         shown.add_column(title, justify="right" if i >= table.words else "left", no_wrap=not i)
     for row in table.rows:
         shown.add_row(*row, style="bold" if row[0] == chosen else "")
-    console = _console()
+    console = output()
     console.print()
     console.print(shown)
 
@@ -98,11 +88,11 @@ def _over(one: float | None, other: float | None) -> float | None:
 
 def contents(claims: Claims) -> dict[str, Any]:
     """The template's variables."""
-    results, margins = claims.results, claims.results.params.margins
+    results = claims.results
     return {
         "claims": claims, "results": results, "recommendation": recommend(claims), "warnings": warnings(claims),
         "control": CONTROL, "seeds": len(results.params.seeds), "endings": endings.RULE,
-        "margin": margins.fact_recall if results.has_facts else margins.quality,
+        "margin": margin_of(results.primary, results.params.margins),
         "scored_as": "" if results.language == ENGLISH else f"; scored as language {results.language}",
         "breakdowns": breakdowns, "comparison": comparison, "examples": examples, "provenance": provenance,
         "study": study, "sweeps": sweeps, "tables": tables, "windows": windows,
