@@ -6,8 +6,8 @@ from headtohead.attention.spec import AttentionSpec
 from headtohead.inference.predictions import predict
 from headtohead.models.checkpoints import build
 from headtohead.models.gpt2 import best_device
-from headtohead.params import LEAD3, UNTRAINED, read_params
-from headtohead.paths import SUBSET, Run
+from headtohead.params import read_params
+from headtohead.paths import LEAD3, SUBSET, UNTRAINED, Run
 from headtohead.quality.language import choose
 from headtohead.quality.lead import lead3
 from headtohead.records import read_jsonl, write_jsonl

@@ -5,6 +5,7 @@ import logging
 from headtohead.articles.folders import locate
 from headtohead.inputs import identity, pretrained_files
 from headtohead.models.pretrained import check_pretrained
+from headtohead.pace import begin
 from headtohead.params import Params, read_params
 from headtohead.paths import MACHINE, PRETRAINED, SOURCE, VARIANTS
 from headtohead.profiling.machine import describe
@@ -16,6 +17,7 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     params = read_params()
+    begin(params)
     warn_about_unused_layers(params)
     write_json(MACHINE, describe())
     for name, spec in params.variants.items():

@@ -4,8 +4,8 @@ import json
 
 from headtohead.beside import halved
 from headtohead.inputs import run_identity
-from headtohead.params import BASELINES, read_params
-from headtohead.paths import FACTS, QUALITY, Run, details, metrics
+from headtohead.params import read_params
+from headtohead.paths import BASELINES, FACTS, QUALITY, Run, details, metrics
 from headtohead.quality.language import choose
 from headtohead.quality.reading import read_articles, read_predictions
 from headtohead.quality.scoring import over_seeds, score

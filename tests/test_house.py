@@ -11,13 +11,14 @@ import pytest
 import yaml
 from closure import ROOT, import_closure
 
-from headtohead.params import BASELINES, STUDY
+from headtohead.params import STUDY
+from headtohead.paths import BASELINES
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # They say where imports are found, check parameters, find paths, run work beside other work and show progress: no
 # output depends on them.
 DECIDE_NOTHING = {ROOT / "stages/__init__.py", *(ROOT / "src/headtohead" / name for name in (
-    "__init__.py", "attention/__init__.py", "beside.py", "params.py", "paths.py", "progress.py", "stage.py",
+    "__init__.py", "attention/__init__.py", "beside.py", "pace.py", "params.py", "paths.py", "progress.py", "stage.py",
     "warm.py"))}
 # What they decide is in data/variants; .dvcignore takes them out of their folder.
 IGNORED = {ROOT / line[1:] for line in (ROOT / ".dvcignore").read_text().splitlines() if line.endswith(".py")}

@@ -15,6 +15,7 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.reader import ReaderError
 
 from headtohead.attention.spec import AttentionSpec
+from headtohead.paths import BASELINES
 
 PATH = Path("params.yaml")
 
@@ -31,7 +32,6 @@ File = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]*$")
 # A variant's name becomes a file name, a DVC stage name and a key; a preset's name becomes part of a key.
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 
-BASELINES = LEAD3, UNTRAINED = "lead3", "untrained"  # the report's reference rows
 AUTO, ENGLISH = "auto", "en"
 # ISO 639-1 codes of the languages that py3langid tells apart.
 LANGUAGES = [

@@ -12,6 +12,7 @@ ARTICLES, LENGTHS = Path("data/details/articles.json"), Path("data/details/lengt
 MACHINE, HEADLINE = Path("metrics/machine.json"), Path("metrics/headline.json")
 PLOTS, REPORT = Path("plots"), Path("report")
 
+BASELINES = LEAD3, UNTRAINED = "lead3", "untrained"  # the report's reference rows
 QUALITY, EFFICIENCY = "quality", "efficiency"  # the two kinds of numbers
 
 

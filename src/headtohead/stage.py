@@ -20,8 +20,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
+from headtohead.pace import paced
+from headtohead.paths import BASELINES
+
 LOGS = Path("logs")
-UNTRAINED = ("lead3", "untrained")  # `params.BASELINES`, which `score` takes, too
 MALLOPT = {-3: 2**25, -1: 2**28}  # M_MMAP_THRESHOLD, to glibc's own ceiling; M_TRIM_THRESHOLD, to four times its own
 NO_MEMORY = re.compile(r"out of memory|allocate memory|ALLOC_FAILED", re.IGNORECASE)  # CUDA, the CPU, cuBLAS
 NO_SPACE = re.compile(r"No space left|quota exceeded|unexpected pos|iostream error")  # the last two: torch.save
@@ -48,7 +50,7 @@ def run(main: Callable[..., None], memory: str = "the model's size or the number
     logging.basicConfig(level=level, format="%(name)s: %(message)s")
     keep_freed_memory()
     try:
-        with writing(Path(f"an output of {_name()}")):
+        with writing(Path(f"an output of {_name()}")), paced():
             main(**arguments)
     except Exception as error:
         if not out_of_memory(error):
@@ -81,7 +83,7 @@ def check_arguments(script: Path) -> None:
     parser = _Parser(script.stem, ast.get_docstring(tree), types)
     name = vars(parser.parse_args()).get("variant")
     # Reading all of params.yaml takes as long as all else here, so only a name that seems not to be in it is checked.
-    if name in (None, *UNTRAINED) or re.search(rf"\b{re.escape(str(name))}\b", _text("params.yaml")):
+    if name in (None, *BASELINES) or re.search(rf"\b{re.escape(str(name))}\b", _text("params.yaml")):
         return
     if (variants := _known().get("variant")) and name not in variants:
         near = get_close_matches(name, variants, n=1)

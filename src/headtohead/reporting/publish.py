@@ -4,7 +4,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from headtohead.params import BASELINES, Params
+from headtohead.params import Params
+from headtohead.paths import BASELINES
 from headtohead.records import DataError, write_json
 from headtohead.reporting.claims import Claims, judge
 from headtohead.reporting.comparison import all_trainings

@@ -11,8 +11,20 @@ from typing import Any
 import numpy as np
 
 from headtohead.attention import AttentionSpec
-from headtohead.params import BASELINES, Params
-from headtohead.paths import ARTICLES, EFFICIENCY, HEADLINE, LENGTHS, MACHINE, QUALITY, SUBSET, Run, details, metrics
+from headtohead.params import Params
+from headtohead.paths import (
+    ARTICLES,
+    BASELINES,
+    EFFICIENCY,
+    HEADLINE,
+    LENGTHS,
+    MACHINE,
+    QUALITY,
+    SUBSET,
+    Run,
+    details,
+    metrics,
+)
 from headtohead.quality.measures import FACT_RECALL, ROUGE, Array, by_article
 from headtohead.quality.reading import read_predictions
 from headtohead.records import DataError, read_jsonl

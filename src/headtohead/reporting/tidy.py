@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from headtohead.params import BASELINES, read_params
+from headtohead.params import read_params
+from headtohead.paths import BASELINES
 from headtohead.quality.measures import LOSS
 from headtohead.reporting.results import Results, Variant, read_results
 
