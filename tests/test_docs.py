@@ -94,8 +94,10 @@ def changed(params, settings):
         section = params
         for name in sections:
             section = section[name]
-        assert (last in section) != key.startswith("+"), f"{key} is no key, or one already"
-        section[last] = yaml.safe_load(value)
+        place = int(last) if isinstance(section, list) else last
+        there = range(len(section)) if isinstance(section, list) else section
+        assert (place in there) != key.startswith("+"), f"{key} is no key, or one already"
+        section[place] = yaml.safe_load(value)
     return params
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from clone import Clone, executed
 from closure import ROOT
+from dvc.utils.hydra import apply_overrides
 
 from headtohead.params import STUDY, ParamsError, read_params
 
@@ -44,10 +45,17 @@ def test_repeats_collapse_and_further_variants_join(tmp_path):
     assert read_params(write(tmp_path, change)).compared == [*STUDY, "wide", "flash_rope"]
 
 
+def test_dvc_sets_one_place_of_the_variants_that_are_compared_too(tmp_path):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    apply_overrides(tmp_path / "params.yaml", ["also.0=flash_rope", "also.9=flash_none"])
+    assert read_params(tmp_path / "params.yaml").compared == [*STUDY, "flash_rope", "flash_none"]
+
+
 @pytest.mark.parametrize(("change", "message"), [
     (lambda p: p.update(attention="nope"), "attention: unknown variant 'nope'; there are flash, flash_alibi"),
     (lambda p: p.update(also=["standard"] * 9 + ["no"]), r"also\[9\]: unknown variant 'no'"),
     (lambda p: p.update(also="standard"), "also: .*valid list"),
+    (lambda p: p.update(also=["flash_rope"]), r"also: has 1 names and needs 10.*single ones: -S also\.0=NAME"),
     (lambda p: (p.update(attention="flash_rope"), p["presets"]["laptop"]["model"].update(width=60, heads=4)),
      r"variants: flash_rope turns pairs of channels .* heads of 15, an odd number"),
     (lambda p: p.update(preset="nope"), "preset: unknown preset 'nope'; there are laptop, news, paper, smoke"),

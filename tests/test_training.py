@@ -25,6 +25,7 @@ from headtohead.tokens.layout import Layout
 from headtohead.training.checkpoints import checkpoint_folder, last_whole_checkpoint, remove_finished
 from headtohead.training.examples import make_examples
 from headtohead.training.run import TrainingError, train
+from headtohead.training.trackers import INTEGRATION_TO_CALLBACK, VARIABLE
 
 variants = pytest.mark.parametrize("name", VARIANTS)
 SETTINGS = Train(steps=12, batch_size=4, accumulation=1, learning_rate=0.003, warmup_steps=2, weight_decay=0.0,
@@ -474,3 +475,32 @@ run(main)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 30_000
+
+
+TOLD = []
+
+
+class Tracker(TrainerCallback):
+    """Keeps what a tracker is told."""
+
+    def on_log(self, args, state, control, logs=None, **_):
+        TOLD.append((args.run_name, logs.get("eval_loss")))
+
+
+def test_a_tracker_that_the_environment_names_is_told_and_changes_nothing(tmp_path, monkeypatch):
+    _, alone = run(tmp_path / "alone")
+    monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "mlflow", Tracker)
+    monkeypatch.setenv(VARIABLE, "mlflow")
+    _, followed = run(tmp_path / "followed")
+    assert followed.equals(alone)
+    assert [loss for name, loss in TOLD if name == "training" and loss] == followed["validation_loss"].tolist()
+
+
+@pytest.mark.parametrize(("names", "told"), [
+    ("mlflo", "HEADTOHEAD_REPORT_TO: there is no tracker 'mlflo'; there are .*mlflow"),
+    ("clearml", "HEADTOHEAD_REPORT_TO: clearml does not work here: .*clearml"),
+])
+def test_a_tracker_that_cannot_be_used_is_named_before_any_work(tmp_path, monkeypatch, names, told):
+    monkeypatch.setenv(VARIABLE, names)
+    with pytest.raises(ValueError, match=told):
+        run(tmp_path)

@@ -226,9 +226,12 @@ class Preset(Section):
         return self
 
 
+ALSO = 10  # places in `also`
+
+
 class Params(Section):
     attention: Name
-    also: Annotated[list[Name], Field(min_length=10, max_length=10)]
+    also: Annotated[list[Name], Field(min_length=ALSO, max_length=ALSO)]
     preset: Name
     seed: Seed
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=100)]
@@ -236,6 +239,16 @@ class Params(Section):
     backend: Literal["auto", "flash-attn", "flex", "sdpa"]
     variants: dict[Name, AttentionSpec]
     presets: dict[Name, Preset]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _also_has_every_place(cls, given: Any) -> Any:
+        """dvc.yaml reads its places one by one, and DVC can neither join lists nor leave a missing place out."""
+        also = given.get("also") if isinstance(given, dict) else None
+        if isinstance(also, list) and len(also) != ALSO:
+            raise ValueError(f"also: has {len(also)} names and needs {ALSO}, because DVC reads them one by one; fill "
+                             "up with standard, as repeats count once, or set single ones: -S also.0=NAME")
+        return given
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:

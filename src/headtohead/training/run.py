@@ -16,6 +16,7 @@ from headtohead.params import Train
 from headtohead.progress import Bar, console
 from headtohead.training.checkpoints import Seal, best_checkpoint, last_whole_checkpoint, state_of
 from headtohead.training.step import compiles, prepare
+from headtohead.training.trackers import trackers
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,9 @@ def train(model: GPT2, examples: list[Example], validation: list[Example], setti
 
     Raises:
         TrainingError: the loss is no longer a finite number.
+        ValueError: a tracker that the environment names cannot be used.
     """
+    followers = trackers()
     last = last_whole_checkpoint(checkpoints)
     done = state_of(last)["global_step"] if last else 0
     if done:
@@ -52,7 +55,8 @@ def train(model: GPT2, examples: list[Example], validation: list[Example], setti
     with Bar(title, total=settings.steps, done=done) as bar:
         trainer = prepare(model, examples, validation, settings, filler=filler, seed=seed, checkpoints=checkpoints,
                           device=best_device(), length=longest if compiles(best_device()) else None,
-                          callbacks=[Progress(bar), Finite(title), Seal()])
+                          callbacks=[Progress(bar), Finite(title), Seal(), *followers])
+        trainer.args.run_name = title  # which only trackers read
         with mixed(model.device, settings.precision):
             log.info("%s parameters on %s, attention by %s; %s examples", f"{model.num_parameters():,}", model.device,
                      model.backend_for(longest, training=True), f"{len(examples):,}")
