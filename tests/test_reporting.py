@@ -25,7 +25,8 @@ from headtohead.attention import AttentionSpec
 from headtohead.attention.patterns import Full, Window
 from headtohead.params import read_params
 from headtohead.records import DataError
-from headtohead.reporting import patterns
+from headtohead.reporting import figures, patterns
+from headtohead.reporting.claims import judge
 from headtohead.reporting.drawing import COLOURS, MARKERS
 from headtohead.reporting.examples import changes_marked, facts_marked, side_by_side
 from headtohead.reporting.page import escape, to_html
@@ -560,3 +561,10 @@ def test_the_command_that_sweeps_the_window_gives_both_curves(tmp_path):
     swept = with_windows(params, {name: params.variants[name] for name in params.compared}, params.chosen.model.layers)
     assert [(curve.label, [width for width, _ in curve.points], curve.full.name) for curve in curves(swept)] == [
         ("every layer", [16, 32, 64, 128], "standard"), ("3 of 4 layers", [16, 32, 64, 128], "standard")]
+
+
+def test_the_map_of_choices_says_none_where_no_variant_is_known_to_pass(run, params, monkeypatch):
+    monkeypatch.setattr(figures.choice, "by_size", lambda *_: dict.fromkeys([(1, 64), (1, 128), (4, 128)]))
+    drawn = figures.choices(judge(read_results(params)))
+    assert [text.get_text() for axes in drawn.axes for text in axes.texts] == ["none"] * 6
+    assert not drawn.legends

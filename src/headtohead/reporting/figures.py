@@ -1,6 +1,6 @@
 """The report's figures. A variant looks the same in all of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -197,29 +197,37 @@ def choices(claims: Claims) -> Figure:
     """The variant to take at each measured length and batch size, at the margin's loss."""
     found, names = record(claims, {}), [variant.name for variant in claims.results.variants]
     maps = {work: choice.by_size(found, work) for work in choice.WORKS}
-    shown = [work for work in maps if len(maps[work]) > 1 or work == "forward"]
-    batches = sorted({batch for work in shown for batch, _ in maps[work]})
+    shown = {work: taken for work, taken in maps.items() if len(taken) > 1 or work == "forward"}
+    batches = sorted({batch for taken in shown.values() for batch, _ in taken})
     figure, panels = drawing.beside(len(shown), 1.4 + 0.24 * len(batches))
-    for axes, work in zip(panels, shown, strict=True):
-        lengths = sorted({length for _, length in maps[work]})
-        for (batch, length), name in maps[work].items():
-            x, y = lengths.index(length), batches.index(batch)
-            if name is None:
-                axes.text(x, y, "none", ha="center", va="center", color=GREY, fontsize="small")
-            else:
-                axes.barh(y, 0.94, 0.94, x - 0.47, color=COLOURS[names.index(name)])
-                axes.plot(x, y, MARKERS[names.index(name)], color="white", markersize=4,
-                          markeredgecolor="black", markeredgewidth=0.4)
-        axes.set_xticks(range(len(lengths)), [f"{length:,}" for length in lengths], rotation=45)
-        axes.set_yticks(range(len(batches)), map(str, batches))
-        axes.set(title=choice.WORKS[work].removeprefix("a "), xlabel="length, tokens", xlim=(-0.5, len(lengths) - 0.5))
-        axes.grid(visible=False)
+    for axes, (work, taken) in zip(panels, shown.items(), strict=True):
+        _choices(axes, taken, batches, names)
+        axes.set(title=choice.WORKS[work].removeprefix("a "), xlabel="length, tokens")
     panels[0].set_ylabel("batch size")
-    for name in (name for name in names if any(name in maps[work].values() for work in shown)):
-        place = names.index(name)
-        panels[0].plot([], [], MARKERS[place], color=COLOURS[place], label=name)
-    legend(figure, panels[0])
+    ever = {name for taken in shown.values() for name in taken.values()}
+    for place, name in enumerate(names):
+        if name in ever:
+            panels[0].plot([], [], MARKERS[place], color=COLOURS[place], label=name)
+    if ever - {None}:
+        legend(figure, panels[0])
     return figure
+
+
+def _choices(axes: Axes, taken: Mapping[tuple[int, int], str | None], batches: list[int], names: list[str]) -> None:
+    """A cell for each batch size and length: the variant's colour and marker, or "none"."""
+    lengths = sorted({length for _, length in taken})
+    for (batch, length), name in taken.items():
+        x, y = lengths.index(length), batches.index(batch)
+        if name is None:
+            axes.text(x, y, "none", ha="center", va="center", color=GREY, fontsize="small")
+        else:
+            axes.barh(y, 0.94, 0.94, x - 0.47, color=COLOURS[names.index(name)])
+            axes.plot(x, y, MARKERS[names.index(name)], color="white", markersize=4,
+                      markeredgecolor="black", markeredgewidth=0.4)
+    axes.set_xticks(range(len(lengths)), [f"{length:,}" for length in lengths], rotation=45)
+    axes.set_yticks(range(len(batches)), map(str, batches))
+    axes.set(xlim=(-0.5, len(lengths) - 0.5), ylim=(-0.5, len(batches) - 0.5))
+    axes.grid(visible=False)
 
 
 def fact_recall(results: Results) -> Figure:
