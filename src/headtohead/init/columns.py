@@ -75,44 +75,58 @@ def find(rows: Sequence[Mapping[str, object]], article: str | None, summary: str
         raise DataError(f"{where}: cannot tell which columns hold articles and summaries; no text column is shorter "
                         f"than another and made of its words. Name them with --article and --summary; the columns are "
                         f"{_described(rows, names)}")
+    left = _best(pairs)
+    for side, what in (("article", "articles"), ("summary", "summaries")):
+        if len(several := list(dict.fromkeys(getattr(pair, side) for pair in left))) > 1:
+            raise DataError(f"{where}: cannot tell whether {' or '.join(map(repr, several))} holds the {what}; name it "
+                            f"with --{side}. The columns are {_described(rows, names)}")
+    [found] = left
+    shares = f"{found.inside:.0%} of a summary's words stand in its article, {found.elsewhere:.0%} in another"
+    lengths = f"{found.lengths[0]:,.0f} and {found.lengths[1]:,.0f} words (medians)"
+    return Columns(found.article, found.summary, f"{lengths}; {shares.replace('%', ' %')}")
+
+
+def _best(pairs: list[_Pair]) -> list[_Pair]:
+    """Those whose columns are the articles and summaries by their names; several if that does not tell."""
     summaries = {pair.summary for pair in pairs}
-    if longest := [pair for pair in pairs if pair.article not in summaries]:
-        pairs = longest  # what sums up another column is no article, whatever its name
-    for side, chosen in (("article", article), ("summary", summary)):
+    # What sums up another column is no article, whatever its name.
+    pairs = [pair for pair in pairs if pair.article not in summaries] or pairs
+    for side in ("article", "summary"):
         best = max(pair.named(side) for pair in pairs)
         pairs = [pair for pair in pairs if pair.named(side) == best]
-        if side == "summary" and len({pair.summary for pair in pairs}) > 1:
-            pairs = [pair for pair in pairs if pair.summary.casefold() not in TITLES] or pairs
-        if chosen is None and len(several := list(dict.fromkeys(getattr(pair, side) for pair in pairs))) > 1:
-            raise DataError(f"{where}: cannot tell whether {' or '.join(map(repr, several))} holds the "
-                            f"{'articles' if side == 'article' else 'summaries'}; name it with --{side}. The columns "
-                            f"are {_described(rows, names)}")
-    [found] = pairs
-    return Columns(found.article, found.summary, (
-        f"{found.lengths[0]:,.0f} and {found.lengths[1]:,.0f} words (medians); {found.inside:.0%} of a summary's words "
-        f"stand in its article, {found.elsewhere:.0%} in another").replace("%", " %"))
+        if len({pair.article for pair in pairs}) > 1:
+            return pairs
+    return [pair for pair in pairs if pair.summary.casefold() not in TITLES] or pairs
 
 
 def _pairs(rows: Sequence[Mapping[str, object]], names: list[str]) -> list[_Pair]:
-    texts = {name: [cell if isinstance(cell := row.get(name), str) else "" for row in rows] for name in names}
-    texts = {name: cells for name, cells in texts.items() if any(cells)}
-    split = {name: [words(cell.casefold()) for cell in cells] for name, cells in texts.items()}
-    found = []
-    for article, summary in permutations(texts, 2):
-        both = [(ours, theirs) for ours, theirs in zip(split[article], split[summary], strict=True)
-                if theirs and len(theirs) < len(ours)]
-        if len(both) < FILLED * len(rows):
-            continue
-        long, short = (median(len(pair[side]) for pair in both) for side in (0, 1))
-        if short < LEAST_WORDS or short > SHORTER * long:
-            continue
-        sets = [set(ours) for ours, _ in both]
-        inside = mean(_share(theirs, own) for (_, theirs), own in zip(both, sets, strict=True))
-        elsewhere = mean(_share(theirs, other) for (_, theirs), other in
-                         zip(both, sets[1:] + sets[:1], strict=True)) if len(both) > 1 else 0.0
-        if inside - elsewhere >= SHARED:
-            found.append(_Pair(article, summary, (long, short), inside, elsewhere))
-    return found
+    """The columns of text of which the second is shorter than the first, and made of its words."""
+    split = {}
+    for name in names:
+        cells = [cell if isinstance(cell := row.get(name), str) else "" for row in rows]
+        if any(cells):
+            split[name] = [words(cell.casefold()) for cell in cells]
+    found = [_pair(article, summary, split) for article, summary in permutations(split, 2)]
+    return [pair for pair in found if pair is not None]
+
+
+def _pair(article: str, summary: str, split: Mapping[str, list[list[str]]]) -> _Pair | None:
+    both = [(ours, theirs) for ours, theirs in zip(split[article], split[summary], strict=True)
+            if theirs and len(theirs) < len(ours)]
+    if len(both) < FILLED * len(split[article]):
+        return None
+    long, short = (median(len(pair[side]) for pair in both) for side in (0, 1))
+    if short < LEAST_WORDS or short > SHORTER * long:
+        return None
+    articles = [set(ours) for ours, _ in both]
+    following = articles[1:] + articles[:1]
+    inside = mean(_share(theirs, own) for (_, theirs), own in zip(both, articles, strict=True))
+    elsewhere = 0.0
+    if len(both) > 1:
+        elsewhere = mean(_share(theirs, other) for (_, theirs), other in zip(both, following, strict=True))
+    if inside - elsewhere < SHARED:
+        return None
+    return _Pair(article, summary, (long, short), inside, elsewhere)
 
 
 def _share(found: list[str], within: set[str]) -> float:
