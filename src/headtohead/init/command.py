@@ -58,7 +58,7 @@ def init(source: str, name: str, force: bool, minutes: float, article: str | Non
     language = measuring.language(found.sample)
     say("What the run can tell", *_can_tell(start, plan, counts, params, minutes, language))
     override = "" if seeds == params.seeds else f" {as_option('seeds', seeds)}"
-    say("Go on with", f"dvc exp run -S preset={name}{override}", "h2h show")
+    say("Go on with", f"dvc exp run -S preset={name}{override}", "h2h show", "h2h choose")
 
 
 def say(title: str, *lines: str) -> None:
