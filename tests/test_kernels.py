@@ -23,6 +23,7 @@ from headtohead.attention.positions import rotations
 from headtohead.attention.states import Dense, OneQuery
 from headtohead.kernels.alibi_fold import EXTRA, fold
 from headtohead.kernels.cache import fill, reorder
+from headtohead.kernels.far_keys import add_far
 from headtohead.kernels.layers import LOGIT_BLOCK, add_norm, likeliest, linear
 from headtohead.kernels.one_query import attend_one
 from headtohead.kernels.rotary import rotate
@@ -279,3 +280,21 @@ def test_rotate_turns_pairs_of_channels(dtype, length, dim):
     close = 1e-6 if dtype == torch.float32 else 2e-3
     for turns in (table, table[position][:, None]):
         torch.testing.assert_close(rotate(x, turns), by_operators(x, turns), atol=close, rtol=close)
+
+
+@settings(deadline=None, max_examples=12)
+@given(stride=st.integers(1, 20), length=st.integers(1, 150), dim=st.sampled_from((16, 24, 64)), biased=st.booleans(),
+       dtype=st.sampled_from((torch.float32, torch.float16)))
+def test_far_keys_go_on_where_the_near_ones_ended(stride, length, dim, biased, dtype):
+    qkv = normal(2, length, 3, 2, dim, dtype=dtype)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)  # strided, as heads split off one projection
+    slopes = torch.tensor([0.5, 0.03], device=DEVICE) if biased else None
+    place = torch.arange(length, device=DEVICE)
+    behind = place[:, None] - place
+    scores = q.float() @ k.float().mT * 0.3
+    if biased:
+        scores -= slopes.view(2, 1, 1) * behind
+    near = scores.masked_fill((behind < 0) | (behind >= stride), -torch.inf)
+    both = scores.masked_fill((behind < 0) | ((behind >= stride) & (behind % stride > 0)), -torch.inf)
+    ours = add_far(q, k, v, (near.softmax(-1) @ v.float()).to(dtype), near.logsumexp(-1), stride, 0.3, slopes)
+    close(ours, both.softmax(-1) @ v.float())
