@@ -18,7 +18,6 @@ if not INTERPRETED and not torch.cuda.is_available():
 from headtohead.attention import AttentionSpec
 from headtohead.attention.backends import sdpa
 from headtohead.attention.job import Job
-from headtohead.attention.positions import rotate as by_operators
 from headtohead.attention.positions import rotations
 from headtohead.attention.states import Dense, OneQuery
 from headtohead.kernels.alibi_fold import EXTRA, fold
@@ -277,9 +276,18 @@ def test_rotate_turns_pairs_of_channels(dtype, length, dim):
     x = torch.randn(2, length, 3, 4, dim, device=DEVICE, dtype=dtype).unbind(2)[1].transpose(1, 2)
     table = rotations(length, dim, DEVICE)
     position = (torch.arange(length, device=DEVICE) - torch.tensor([[0], [length // 2]], device=DEVICE)).clamp(min=0)
-    close = 1e-6 if dtype == torch.float32 else 2e-3
+    tolerance = 1e-6 if dtype == torch.float32 else 2e-3
+    towards = torch.randn(2, length, 4, dim, device=DEVICE, dtype=dtype).transpose(1, 2)
     for turns in (table, table[position][:, None]):
-        torch.testing.assert_close(rotate(x, turns), by_operators(x, turns), atol=close, rtol=close)
+        ours, plain = (x.detach().clone().requires_grad_() for _ in range(2))
+        turned = rotate(ours, turns)
+        pairs = torch.view_as_complex(torch.stack(plain.float().chunk(2, -1), -1).contiguous())
+        expected = torch.view_as_real(pairs * torch.complex(*turns.unbind(-2))).movedim(-1, -2).flatten(-2)
+        torch.testing.assert_close(turned.float(), expected, atol=tolerance, rtol=tolerance)
+        turned.backward(towards)
+        expected.backward(towards.float())
+        torch.testing.assert_close(ours.grad, plain.grad, atol=2 * tolerance, rtol=2 * tolerance)
+        torch.library.opcheck(rotate, (x, turns))
 
 
 @settings(deadline=None, max_examples=12)

@@ -3,8 +3,8 @@
 An element-wise stride has no empty block of queries and keys, so no kernel could skip any. But what lies a multiple of
 the stride apart has one remainder: sorted by it, the far keys of a query are its own group's earlier ones, which is
 causal attention over sequences that are `stride` times shorter. The last keys are a window, and both parts are put
-together by their log-sum-exp, as softmax is split elsewhere (Dao et al. 2022, section 3.1). Without gradients one kernel
-does so while it reads the far keys.
+together by their log-sum-exp, as softmax is split elsewhere (Dao et al. 2022, section 3.1). Without gradients one
+kernel does so while it reads the far keys.
 """
 
 from dataclasses import dataclass
