@@ -15,11 +15,12 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # which counts when Tri
 if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip(f"needs a CUDA device, or Triton's interpreter: {HOW}", allow_module_level=True)
 
-from headtohead.attention import AttentionSpec
+from headtohead.attention import AttentionSpec, favor
 from headtohead.attention.backends import sdpa
 from headtohead.attention.job import Job
 from headtohead.attention.positions import rotations
 from headtohead.attention.states import Dense, OneQuery
+from headtohead.kernels import favor as by_kernel
 from headtohead.kernels.alibi_fold import EXTRA, fold
 from headtohead.kernels.cache import fill, reorder
 from headtohead.kernels.far_keys import add_far
@@ -306,3 +307,73 @@ def test_far_keys_go_on_where_the_near_ones_ended(stride, length, dim, biased, d
     both = scores.masked_fill((behind < 0) | ((behind >= stride) & (behind % stride > 0)), -torch.inf)
     ours = add_far(q, k, v, (near.softmax(-1) @ v.float()).to(dtype), near.logsumexp(-1), stride, 0.3, slopes)
     close(ours, both.softmax(-1) @ v.float())
+
+
+def with_gradients(function, inputs, projection, scale, out_gradient):
+    inputs = [x.detach().requires_grad_() for x in inputs]
+    out = function(*inputs, projection, scale)
+    return [out.detach(), *torch.autograd.grad(out, inputs, out_gradient.to(out.dtype))]
+
+
+def split_off(batch, heads, length, dim, dtype):
+    """Queries, keys and values as heads are split off one projection."""
+    return [x.transpose(1, 2) for x in normal(batch, length, 3, heads, dim, dtype=dtype).unbind(2)]
+
+
+# Triton's interpreter multiplies bfloat16 numbers as if their bits were integers, and a GPU's float32 products are not
+# exact: so each computes what it can.
+FAVOR = torch.float32 if INTERPRETED else torch.bfloat16
+
+
+@pytest.mark.parametrize(("features", "dim"), [(16, 32), (128, 64), (32, 128), (64, 16)])
+@pytest.mark.parametrize(("length", "segment"), [(1, 64), (64, 64), (77, 512), (200, 64), (330, 128)])
+def test_favor_and_its_gradients(features, dim, length, segment, monkeypatch):
+    """Within a chunk, over chunks of a segment, and over segments, the last of which are not full."""
+    monkeypatch.setattr(by_kernel, "SEGMENT", segment)
+    monkeypatch.setattr(by_kernel, "PROGRAMS", 1)
+    projection, scale = favor.orthogonal_features(features, dim, seed=0).to(DEVICE), dim ** -0.5
+    inputs = split_off(2, 2, length, dim, FAVOR)
+    out_gradient = normal(2, 2, length, dim, dtype=FAVOR)
+    ours = with_gradients(by_kernel.attend, inputs, projection, scale, out_gradient)
+    exact = with_gradients(favor.dense, [x.float() for x in inputs], projection, scale, out_gradient)
+    plain = with_gradients(favor.attend, inputs, projection, scale, out_gradient)
+    for x, expected, other in zip(ours, exact, plain, strict=True):
+        assert x.dtype == FAVOR
+        assert x.transpose(1, 2).is_contiguous()
+        assert x.isfinite().all()
+        allowed = 2 * (other - expected).abs().max() + 1e-5 * expected.abs().max().clamp(min=1)
+        assert (x - expected).abs().max() <= allowed
+
+
+@pytest.mark.parametrize("layout", ["head_dim first", "expanded"])
+def test_favor_takes_any_strides(layout):
+    projection = favor.orthogonal_features(32, 16, seed=0).to(DEVICE)
+    inputs = [normal(2, 3, 16, 70, dtype=FAVOR).mT for _ in range(3)] if layout == "head_dim first" else [
+        normal(1, 1, 70, 16, dtype=FAVOR).expand(2, 3, 70, 16) for _ in range(3)]
+    expanded = normal(1, 3, 1, 1, dtype=FAVOR).expand(2, 3, 70, 16)
+    ours = with_gradients(by_kernel.attend, inputs, projection, 0.25, expanded)
+    copied = [x.contiguous() for x in inputs]
+    for x, same in zip(ours, with_gradients(by_kernel.attend, copied, projection, 0.25, expanded.contiguous()),
+                       strict=True):
+        assert torch.equal(x, same)
+
+
+def test_favor_of_long_queries_and_keys_is_finite_as_is_what_underflows():
+    projection = favor.orthogonal_features(128, 64, seed=0).to(DEVICE)
+    for size in (4, 20, 200):
+        inputs = [size * x for x in split_off(1, 2, 100, 64, FAVOR)]
+        results = with_gradients(by_kernel.attend, inputs, projection, 0.125, normal(1, 2, 100, 64, dtype=FAVOR))
+        assert all(x.isfinite().all() for x in results)
+    assert not results[0].any()
+
+
+def test_favor_in_inference_and_with_the_gradient_of_one_input():
+    projection = favor.orthogonal_features(16, 16, seed=0).to(DEVICE)
+    q, k, v = split_off(1, 2, 70, 16, FAVOR)
+    expected = by_kernel.attend(q, k, v, projection, 0.25)
+    with torch.inference_mode():
+        assert torch.equal(by_kernel.attend(q, k, v, projection, 0.25), expected)
+    out = by_kernel.attend(q, k, v.requires_grad_(), projection, 0.25)
+    out.sum().backward()
+    assert torch.equal(out, expected)
+    assert v.grad.isfinite().all()
