@@ -16,7 +16,7 @@ if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip(f"needs a CUDA device, or Triton's interpreter: {HOW}", allow_module_level=True)
 
 from headtohead.attention import AttentionSpec, favor
-from headtohead.attention.backends import sdpa
+from headtohead.attention.backends import performer, sdpa
 from headtohead.attention.job import Job
 from headtohead.attention.positions import rotations
 from headtohead.attention.states import Dense, OneQuery
@@ -329,7 +329,7 @@ FAVOR = torch.float32 if INTERPRETED else torch.bfloat16
 @pytest.mark.parametrize(("length", "segment"), [(1, 64), (64, 64), (77, 512), (200, 64), (330, 128)])
 def test_favor_and_its_gradients(features, dim, length, segment, monkeypatch):
     """Within a chunk, over chunks of a segment, and over segments, the last of which are not full."""
-    monkeypatch.setattr(by_kernel, "SEGMENT", segment)
+    monkeypatch.setattr(by_kernel, "SEGMENTS", (64, segment))
     monkeypatch.setattr(by_kernel, "PROGRAMS", 1)
     projection, scale = favor.orthogonal_features(features, dim, seed=0).to(DEVICE), dim ** -0.5
     inputs = split_off(2, 2, length, dim, FAVOR)
@@ -377,3 +377,50 @@ def test_favor_in_inference_and_with_the_gradient_of_one_input():
     out.sum().backward()
     assert torch.equal(out, expected)
     assert v.grad.isfinite().all()
+
+
+def test_favor_in_a_compiled_graph_is_the_same():
+    """Of heads split off within it; and what was computed for the backward pass goes there."""
+    projection, x = favor.orthogonal_features(32, 16, seed=0).to(DEVICE), normal(2, 150, 48)
+    weight = normal(144, 48) / 7
+
+    def block(x, weight):
+        heads = by_torch(x, weight).to(FAVOR).view(2, 150, 3, 3, 16).unbind(2)
+        return by_kernel.attend(*(head.transpose(1, 2) for head in heads), projection, 0.25).transpose(1, 2).float()
+
+    results = []
+    for function in (block, torch.compile(block, fullgraph=True, dynamic=False, backend="aot_eager")):
+        inputs = [x.clone().requires_grad_(), weight.clone().requires_grad_()]
+        out = function(*inputs)
+        assert out.is_contiguous()
+        results.append([out, *torch.autograd.grad(out.square().sum(), inputs)])
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="takes long without a GPU")
+@pytest.mark.parametrize(("batch", "length"), [(64, 500), (1, 5000), (4, 2048)])
+def test_favor_of_many_rows_and_long_ones(batch, length):
+    """Of as many programs as benchmarks have; the first and last rows' errors in outputs and gradients."""
+    projection = favor.orthogonal_features(128, 64, seed=0).to(DEVICE)
+    inputs, out_gradient = split_off(batch, 12, length, 64, FAVOR), normal(batch, 12, length, 64, dtype=FAVOR)
+    ours = with_gradients(by_kernel.attend, inputs, projection, 0.125, out_gradient)
+    for row in {0, batch - 1}:
+        one, at = slice(row, row + 1), slice(11, 12)
+        part, gradient = [x[one, at] for x in inputs], out_gradient[one, at]
+        exact = with_gradients(favor.dense, [x.float() for x in part], projection, 0.125, gradient)
+        plain = with_gradients(favor.attend, part, projection, 0.125, gradient)
+        for x, expected, other in zip(ours, exact, plain, strict=True):
+            assert (x[one, at] - expected).abs().max() <= 2 * (other - expected).abs().max()
+
+
+@pytest.mark.parametrize(("asked", "fits"), [
+    ({}, True), ({"dtype": torch.float16}, False), ({"padded": True}, False), ({"queries": 5}, False),
+    ({"head_dim": 48}, False), ({"features": 24}, False), ({"device": torch.device("cpu")}, False)], ids=str)
+def test_favor_runs_where_it_can(asked, fits, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    spec = AttentionSpec(kernel="performer", features=asked.get("features", 128))
+    job = {"device": torch.device("cuda"), "dtype": torch.bfloat16, "heads": 2, "head_dim": 64, "queries": 9, "keys": 9}
+    job |= {name: value for name, value in asked.items() if name != "features"}
+    padding = torch.tensor([3]) if asked.get("padded") else None
+    assert (performer.build(Job(spec, **job), padding).attend is by_kernel.attend) == fits

@@ -20,12 +20,12 @@ from torch import Tensor
 
 EPSILON = tl.constexpr(1e-30)
 OFFSET = tl.constexpr(64.0)  # c, for heads of up to 128 dimensions
-CHUNK = 64      # positions whose features are multiplied with each other
-SEGMENT = 512   # positions that one program walks through at most,
-PROGRAMS = 512  # and fewer where that leaves less programs, as with few heads
-BLOCK = 1024    # numbers of a state that one program adds up over segments
-# Of each pass the warps, and the stages in which it loads.
-KEY_SUMS, OUTPUTS, QUERY_SUMS, QUERY_GRADIENTS, KEY_GRADIENTS = (4, 2), (4, 1), (4, 2), (4, 1), (4, 1)
+SEGMENTS = 128, 512  # positions that one program walks through: at least and at most,
+PROGRAMS = 512       # and as many as leave this number of programs, if any do
+BLOCK = 1024         # numbers of a state that one program adds up over segments
+# Of each pass the positions in a chunk, the warps, and the stages in which it loads.
+KEY_SUMS, QUERY_SUMS = (64, 4, 2), (64, 4, 2)
+OUTPUTS, QUERY_GRADIENTS, KEY_GRADIENTS = (64, 8, 1), (64, 8, 1), (64, 4, 1)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, projection: Tensor, scale: float) -> Tensor:
@@ -44,8 +44,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, projection: Tensor, scale: float) ->
 
 def _segment(rows: int, length: int) -> int:
     """How many positions one program walks through."""
-    segment = CHUNK
-    while segment < SEGMENT and rows * triton.cdiv(length, 2 * segment) >= PROGRAMS:
+    segment, most = SEGMENTS
+    while segment < most and rows * triton.cdiv(length, 2 * segment) >= PROGRAMS:
         segment *= 2
     return segment
 
@@ -130,11 +130,11 @@ _attend.register_autograd(_backward, setup_context=_save)
 def _common(q: Tensor, projection: Tensor, scale: float) -> dict[str, float]:
     batch, heads, length, dim = q.shape
     return {"length": length, "heads": heads, "scale": scale, "FEATURES": projection.shape[0],
-            "DIM": dim, "CHUNK": CHUNK, "SEGMENT": _segment(batch * heads, length)}
+            "DIM": dim, "SEGMENT": _segment(batch * heads, length)}
 
 
-def _launch(chosen: tuple[int, int]) -> dict[str, int]:
-    return dict(zip(("num_warps", "num_stages"), chosen, strict=True))
+def _launch(chosen: tuple[int, int, int]) -> dict[str, int]:
+    return dict(zip(("CHUNK", "num_warps", "num_stages"), chosen, strict=True))
 
 
 def _add_up(states: Tensor, backwards: bool) -> None:
@@ -264,16 +264,18 @@ def _outputs(q_at, k_at, v_at, w_at, states_at, out_at, denominators_at, divisor
         query = tl.exp(exponent - highest[:, None])
         divisor = tl.sum(query, 1)
         query = (query / divisor[:, None]).to(KIND)
+        out = tl.dot(query, state.to(KIND))
+        denominator = tl.sum(query.to(tl.float32) * total[None, :], 1) + EPSILON
         key = _by_feature(k, high, low, -half_square + OFFSET, _of_key(k, scale)).to(KIND)
         weight = tl.where(inside[:, None] >= inside[None, :], tl.dot(query, key), 0.0).to(KIND)
-        out = tl.dot(weight, v, tl.dot(query, state.to(KIND)))
+        state = tl.dot(key, v, state)
+        total += tl.sum(key.to(tl.float32), 1)
+        out = tl.dot(weight, v, out)
         # Of the rounded weights, so that numerator and denominator err alike.
-        denominator = tl.sum(weight.to(tl.float32), 1) + tl.sum(query.to(tl.float32) * total[None, :], 1) + EPSILON
+        denominator += tl.sum(weight.to(tl.float32), 1)
         _write(out_at, out / denominator[:, None], position, length, heads * DIM, DIM)
         tl.store(denominators_at + which * length + position, denominator, position < length)
         tl.store(divisors_at + which * length + position, highest + tl.log(divisor), position < length)
-        state = tl.dot(key, v, state)
-        total += tl.sum(key.to(tl.float32), 1)
 
 
 @triton.jit
@@ -336,11 +338,12 @@ def _query_gradients(q_at, k_at, v_at, gradient_at, w_at, denominators_at, divis
         u = _u(gradient_at, position, length, g_row, g_column, tl.load(denominators_at + at, real, 1.0), KIND, DIM)
         r = tl.load(r_at + at, real, 0.0)
         key = _by_feature(k, high, low, -half_square + OFFSET, _of_key(k, scale)).to(KIND)
-        of_weight = tl.dot(u, tl.trans(v)) + r[:, None]
-        of_weight = tl.where(inside[:, None] >= inside[None, :], of_weight, 0.0).to(KIND)
-        of_query = tl.dot(of_weight, tl.trans(key), tl.dot(u, tl.trans(state.to(KIND)))) + r[:, None] * total[None, :]
+        of_query = tl.dot(u, tl.trans(state.to(KIND)), r[:, None] * total[None, :])
         state = tl.dot(key, v, state)
         total += tl.sum(key.to(tl.float32), 1)
+        of_weight = tl.dot(u, tl.trans(v)) + r[:, None]
+        of_weight = tl.where(inside[:, None] >= inside[None, :], of_weight, 0.0).to(KIND)
+        of_query = tl.dot(of_weight, tl.trans(key), of_query)
         query = _by_position(q, high, low, half_square, -tl.load(divisors_at + at, real, float("inf")))
         of_exponent = query * (of_query - tl.sum(query * of_query, 1)[:, None])
         _write(dq_at, tl.dot(of_exponent.to(KIND), high), position, length, heads * DIM, DIM)

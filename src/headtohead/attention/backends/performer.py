@@ -13,8 +13,8 @@ from headtohead.attention.job import Capability, Job
 
 name = "performer"
 LONG = 2048  # keys from which on it is compiled for its shape, which takes seconds
-WIDTHS = {16, 32, 64, 128}  # numbers of features and head dimensions that the kernel takes
-AMPERE = (8, 0)  # the first compute capability with bfloat16
+# What the kernel is for: a state of 128 x 64 is what registers hold, and on Hopper alone has it been measured.
+FEATURES, DIMS, HOPPER = (16, 32, 64, 128), (16, 32, 64), (9, 0)
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 capability = Capability(kernels=frozenset({"performer"}),
                         dtypes={"cpu": (torch.float64, *FLOATS), "cuda": FLOATS}, forms=frozenset(), alibi=False)
@@ -51,8 +51,8 @@ def build(job: Job, left_padding: Tensor | None) -> Performer:
 def fits_kernel(job: Job) -> bool:
     """Whether it is what `kernels/favor.py` computes."""
     return (job.device.type == "cuda" and job.dtype == torch.bfloat16 and not job.padded and job.queries == job.keys
-            and {job.spec.numbers["features"], job.head_dim} <= WIDTHS
-            and torch.cuda.get_device_capability(job.device) >= AMPERE)
+            and job.spec.numbers["features"] in FEATURES and job.head_dim in DIMS
+            and torch.cuda.get_device_capability(job.device) >= HOPPER)
 
 
 def default_features(job: Job) -> Tensor:
