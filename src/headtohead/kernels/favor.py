@@ -25,14 +25,14 @@ PROGRAMS = 512       # and as many as leave this number of programs, if any do
 BLOCK = 1024         # numbers of a state that one program adds up over segments
 # Of each pass the positions in a chunk, the warps, and the stages in which it loads.
 KEY_SUMS, QUERY_SUMS = (64, 4, 2), (64, 4, 2)
-OUTPUTS, QUERY_GRADIENTS, KEY_GRADIENTS = (64, 8, 1), (64, 8, 1), (64, 4, 1)
+OUTPUTS, QUERY_GRADIENTS, KEY_GRADIENTS = (32, 4, 1), (32, 4, 1), (32, 4, 1)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, projection: Tensor, scale: float) -> Tensor:
     """Causal FAVOR+, with gradients for q, k and v.
 
     Args:
-        q, k, v: bfloat16 [batch, heads, length, head_dim], head_dim a power of two from 16 to 128.
+        q, k, v: bfloat16 [batch, heads, length, head_dim], head_dim a power of two from 32 to 128.
         projection: float32 [features, head_dim], features a power of two from 16 to 128.
         scale: of the dot products.
 
