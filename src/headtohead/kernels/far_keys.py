@@ -28,18 +28,19 @@ def add_far(q: Tensor, k: Tensor, v: Tensor, near: Tensor, weight: Tensor, strid
     out = torch.empty(batch, length, heads, dim, dtype=q.dtype, device=q.device)
     groups = triton.cdiv(length, stride)
     _add_far[(triton.cdiv(groups, BLOCK), stride, batch * heads)](
-        q, k, v, near, weight, out, slopes, heads, length, stride, scale, *q.stride()[:3], *k.stride()[:3],
+        q, k, v, near, weight, out, slopes, heads, length, stride, *q.stride()[:3], *k.stride()[:3],
         *v.stride()[:3], *near.stride()[:3], *weight.stride()[:2],
-        DIM=dim, WIDTH=max(16, triton.next_power_of_2(dim)), BLOCK=BLOCK, BIASED=slopes is not None,
+        DIM=dim, WIDTH=max(16, triton.next_power_of_2(dim)), BLOCK=BLOCK, SCALE=scale,
+        BIASED=slopes is not None,
         PRECISION="ieee" if q.dtype == torch.float32 else None, num_warps=4)
     return out.transpose(1, 2)
 
 
 @triton.jit
-def _add_far(q_at, k_at, v_at, near_at, weight_at, out_at, slopes_at, heads, length, stride, scale,
+def _add_far(q_at, k_at, v_at, near_at, weight_at, out_at, slopes_at, heads, length, stride,
              q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, near_batch, near_head, near_row,
              weight_batch, weight_head, DIM: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
-             BIASED: tl.constexpr, PRECISION: tl.constexpr):
+             SCALE: tl.constexpr, BIASED: tl.constexpr, PRECISION: tl.constexpr):
     tile, rest, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     batch, head = (sequence // heads).to(tl.int64), sequence % heads
     channel = tl.arange(0, WIDTH)[None, :]
@@ -61,7 +62,7 @@ def _add_far(q_at, k_at, v_at, near_at, weight_at, out_at, slopes_at, heads, len
         real = (key < length) & (channel < DIM)
         k = tl.load(k_at + key * k_row + channel, real, 0.0)
         v = tl.load(v_at + key * v_row + channel, real, 0.0)
-        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (scale * LOG2E)
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (SCALE * LOG2E)
         if BIASED:
             scores -= slope * (mine[:, None] - theirs[None, :]).to(tl.float32)
         scores = tl.where(theirs[None, :] < mine[:, None], scores, float("-inf"))
