@@ -334,7 +334,8 @@ def split_off(batch, heads, length, dim, dtype):
 FAVOR = torch.float32 if INTERPRETED else torch.bfloat16
 
 
-@pytest.mark.parametrize(("features", "dim"), list(product(performer.FEATURES, performer.DIMS)))
+@pytest.mark.parametrize(("features", "dim"), [(16, 32), (128, 64), (32, 64)] if INTERPRETED else
+                         list(product(performer.FEATURES, performer.DIMS)))
 @pytest.mark.parametrize(("length", "segment"), [(1, 64), (64, 64), (77, 512), (200, 64), (330, 128)])
 def test_favor_and_its_gradients(features, dim, length, segment, monkeypatch):
     """Within a chunk, over chunks of a segment, and over segments, the last of which are not full."""
