@@ -213,6 +213,11 @@ def test_a_seed_without_luck_was_not_cut_off():
     assert not still_falling([curve(LUCKY), curve(UNLUCKY)])
 
 
+def test_a_training_whose_loss_rises_again_was_not_cut_off():
+    """Once it was "still falling", because its minimum lay .058 below the loss at three quarters of its steps."""
+    assert not still_falling([curve((0.993, 0.966, 0.949, 0.959, 0.986, 1.007, 1.027, 1.031))])
+
+
 def test_a_pretrained_model_that_hardly_falls_is_not_falling():
     assert not still_falling([curve((2.95, 2.90, 2.88, 2.87, 2.865))])
 

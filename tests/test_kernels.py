@@ -1,6 +1,7 @@
 """Triton's kernels against plain code in float32: compiled on a GPU, elsewhere by Triton's interpreter."""
 
 import os
+from itertools import product
 
 import pytest
 import torch
@@ -15,14 +16,15 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # which counts when Tri
 if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip(f"needs a CUDA device, or Triton's interpreter: {HOW}", allow_module_level=True)
 
-from headtohead.attention import AttentionSpec
-from headtohead.attention.backends import sdpa
+from headtohead.attention import AttentionSpec, favor
+from headtohead.attention.backends import performer, sdpa
 from headtohead.attention.job import Job
-from headtohead.attention.positions import rotate as by_operators
 from headtohead.attention.positions import rotations
 from headtohead.attention.states import Dense, OneQuery
+from headtohead.kernels import favor as by_kernel
 from headtohead.kernels.alibi_fold import EXTRA, fold
 from headtohead.kernels.cache import fill, reorder
+from headtohead.kernels.far_keys import add_far
 from headtohead.kernels.layers import LOGIT_BLOCK, add_norm, likeliest, linear
 from headtohead.kernels.one_query import attend_one
 from headtohead.kernels.rotary import rotate
@@ -276,6 +278,158 @@ def test_rotate_turns_pairs_of_channels(dtype, length, dim):
     x = torch.randn(2, length, 3, 4, dim, device=DEVICE, dtype=dtype).unbind(2)[1].transpose(1, 2)
     table = rotations(length, dim, DEVICE)
     position = (torch.arange(length, device=DEVICE) - torch.tensor([[0], [length // 2]], device=DEVICE)).clamp(min=0)
-    close = 1e-6 if dtype == torch.float32 else 2e-3
+    tolerance = 1e-6 if dtype == torch.float32 else 2e-3
+    towards = torch.randn(2, length, 4, dim, device=DEVICE, dtype=dtype).transpose(1, 2)
     for turns in (table, table[position][:, None]):
-        torch.testing.assert_close(rotate(x, turns), by_operators(x, turns), atol=close, rtol=close)
+        ours, plain = (x.detach().clone().requires_grad_() for _ in range(2))
+        turned = rotate(ours, turns)
+        pairs = torch.view_as_complex(torch.stack(plain.float().chunk(2, -1), -1).contiguous())
+        expected = torch.view_as_real(pairs * torch.complex(*turns.unbind(-2))).movedim(-1, -2).flatten(-2)
+        torch.testing.assert_close(turned.float(), expected, atol=tolerance, rtol=tolerance)
+        turned.backward(towards)
+        expected.backward(towards.float())
+        torch.testing.assert_close(ours.grad, plain.grad, atol=2 * tolerance, rtol=2 * tolerance)
+        torch.library.opcheck(rotate, (x, turns))
+
+
+@settings(deadline=None, max_examples=12)
+@given(stride=st.integers(1, 20), length=st.integers(1, 150), dim=st.sampled_from((16, 24, 64)), biased=st.booleans(),
+       dtype=st.sampled_from((torch.float32, torch.float16)))
+def test_far_keys_go_on_where_the_near_ones_ended(stride, length, dim, biased, dtype):
+    qkv = normal(2, length, 3, 2, dim, dtype=dtype)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)  # strided, as heads split off one projection
+    slopes = torch.tensor([0.5, 0.03], device=DEVICE) if biased else None
+    place = torch.arange(length, device=DEVICE)
+    behind = place[:, None] - place
+    scores = q.float() @ k.float().mT * 0.3
+    if biased:
+        scores -= slopes.view(2, 1, 1) * behind
+    near = scores.masked_fill((behind < 0) | (behind >= stride), -torch.inf)
+    both = scores.masked_fill((behind < 0) | ((behind >= stride) & (behind % stride > 0)), -torch.inf)
+    ours = add_far(q, k, v, (near.softmax(-1) @ v.float()).to(dtype), near.logsumexp(-1), stride, 0.3, slopes)
+    close(ours, both.softmax(-1) @ v.float())
+
+
+def with_gradients(function, inputs, projection, scale, out_gradient):
+    inputs = [x.detach().requires_grad_() for x in inputs]
+    out = function(*inputs, projection, scale)
+    return [out.detach(), *torch.autograd.grad(out, inputs, out_gradient.to(out.dtype))]
+
+
+def no_worse_than_pytorch(ours, expected, other):
+    """Typically; the largest error is one number's, and twice PyTorch's in one draw of fifty for chunks of any size."""
+    error, others = ours - expected, other - expected
+    rounding = 1e-5 * expected.abs().max().clamp(min=1)  # in float32, where both are exact but for it
+    assert error.square().mean().sqrt() <= 1.5 * others.square().mean().sqrt() + rounding
+    assert error.abs().max() <= 4 * others.abs().max() + rounding
+
+
+def split_off(batch, heads, length, dim, dtype):
+    """Queries, keys and values as heads are split off one projection."""
+    return [x.transpose(1, 2) for x in normal(batch, length, 3, heads, dim, dtype=dtype).unbind(2)]
+
+
+# Triton's interpreter multiplies bfloat16 numbers as if their bits were integers, and a GPU's float32 products are not
+# exact: so each computes what it can.
+FAVOR = torch.float32 if INTERPRETED else torch.bfloat16
+
+
+@pytest.mark.parametrize(("features", "dim"), [(16, 32), (128, 64), (32, 64)] if INTERPRETED else
+                         list(product(performer.FEATURES, performer.DIMS)))
+@pytest.mark.parametrize(("length", "segment"), [(1, 64), (64, 64), (77, 512), (200, 64), (330, 128)])
+def test_favor_and_its_gradients(features, dim, length, segment, monkeypatch):
+    """Within a chunk, over chunks of a segment, and over segments, the last of which are not full."""
+    monkeypatch.setattr(by_kernel, "SEGMENTS", (64, segment))
+    monkeypatch.setattr(by_kernel, "PROGRAMS", 1)
+    projection, scale = favor.orthogonal_features(features, dim, seed=0).to(DEVICE), dim ** -0.5
+    inputs = split_off(2, 2, length, dim, FAVOR)
+    out_gradient = normal(2, 2, length, dim, dtype=FAVOR)
+    ours = with_gradients(by_kernel.attend, inputs, projection, scale, out_gradient)
+    exact = with_gradients(favor.dense, [x.float() for x in inputs], projection, scale, out_gradient)
+    plain = with_gradients(favor.attend, inputs, projection, scale, out_gradient)
+    for x, expected, other in zip(ours, exact, plain, strict=True):
+        assert x.dtype == FAVOR
+        assert x.transpose(1, 2).is_contiguous()
+        assert x.isfinite().all()
+        no_worse_than_pytorch(x, expected, other)
+
+
+@pytest.mark.parametrize("layout", ["head_dim first", "expanded"])
+def test_favor_takes_any_strides(layout):
+    projection = favor.orthogonal_features(16, 32, seed=0).to(DEVICE)
+    inputs = [normal(2, 3, 32, 70, dtype=FAVOR).mT for _ in range(3)] if layout == "head_dim first" else [
+        normal(1, 1, 70, 32, dtype=FAVOR).expand(2, 3, 70, 32) for _ in range(3)]
+    expanded = normal(1, 3, 1, 1, dtype=FAVOR).expand(2, 3, 70, 32)
+    ours = with_gradients(by_kernel.attend, inputs, projection, 0.25, expanded)
+    copied = [x.contiguous() for x in inputs]
+    for x, same in zip(ours, with_gradients(by_kernel.attend, copied, projection, 0.25, expanded.contiguous()),
+                       strict=True):
+        assert torch.equal(x, same)
+
+
+def test_favor_of_long_queries_and_keys_is_finite_as_is_what_underflows():
+    projection = favor.orthogonal_features(128, 64, seed=0).to(DEVICE)
+    for size in (4, 20, 200):
+        inputs = [size * x for x in split_off(1, 2, 100, 64, FAVOR)]
+        results = with_gradients(by_kernel.attend, inputs, projection, 0.125, normal(1, 2, 100, 64, dtype=FAVOR))
+        assert all(x.isfinite().all() for x in results)
+    assert not results[0].any()
+
+
+def test_favor_in_inference_and_with_the_gradient_of_one_input():
+    projection = favor.orthogonal_features(16, 32, seed=0).to(DEVICE)
+    q, k, v = split_off(1, 2, 70, 32, FAVOR)
+    expected = by_kernel.attend(q, k, v, projection, 0.25)
+    with torch.inference_mode():
+        assert torch.equal(by_kernel.attend(q, k, v, projection, 0.25), expected)
+    out = by_kernel.attend(q, k, v.requires_grad_(), projection, 0.25)
+    out.sum().backward()
+    assert torch.equal(out, expected)
+    assert v.grad.isfinite().all()
+
+
+def test_favor_in_a_compiled_graph_is_the_same():
+    """Of heads split off within it; and what was computed for the backward pass goes there."""
+    projection, x = favor.orthogonal_features(32, 32, seed=0).to(DEVICE), normal(2, 150, 48)
+    weight = normal(192, 48) / 7
+
+    def block(x, weight):
+        heads = by_torch(x, weight).to(FAVOR).view(2, 150, 3, 2, 32).unbind(2)
+        return by_kernel.attend(*(head.transpose(1, 2) for head in heads), projection, 0.25).transpose(1, 2).float()
+
+    results = []
+    for function in (block, torch.compile(block, fullgraph=True, dynamic=False, backend="aot_eager")):
+        inputs = [x.clone().requires_grad_(), weight.clone().requires_grad_()]
+        out = function(*inputs)
+        assert out.is_contiguous()
+        results.append([out, *torch.autograd.grad(out.square().sum(), inputs)])
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="takes long without a GPU")
+@pytest.mark.parametrize(("batch", "length"), [(64, 500), (1, 5000), (4, 2048)])
+def test_favor_of_many_rows_and_long_ones(batch, length):
+    """Of as many programs as benchmarks have; the first and last rows' errors in outputs and gradients."""
+    projection = favor.orthogonal_features(128, 64, seed=0).to(DEVICE)
+    inputs, out_gradient = split_off(batch, 12, length, 64, FAVOR), normal(batch, 12, length, 64, dtype=FAVOR)
+    ours = with_gradients(by_kernel.attend, inputs, projection, 0.125, out_gradient)
+    for row in {0, batch - 1}:
+        one, at = slice(row, row + 1), slice(11, 12)
+        part, gradient = [x[one, at] for x in inputs], out_gradient[one, at]
+        exact = with_gradients(favor.dense, [x.float() for x in part], projection, 0.125, gradient)
+        plain = with_gradients(favor.attend, part, projection, 0.125, gradient)
+        for x, expected, other in zip(ours, exact, plain, strict=True):
+            no_worse_than_pytorch(x[one, at], expected, other)
+
+
+@pytest.mark.parametrize(("asked", "fits"), [
+    ({}, True), ({"dtype": torch.float16}, False), ({"padded": True}, False), ({"queries": 5}, False),
+    ({"head_dim": 16}, False), ({"features": 24}, False), ({"device": torch.device("cpu")}, False)], ids=str)
+def test_favor_runs_where_it_can(asked, fits, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    spec = AttentionSpec(kernel="performer", features=asked.get("features", 128))
+    job = {"device": torch.device("cuda"), "dtype": torch.bfloat16, "heads": 2, "head_dim": 64, "queries": 9, "keys": 9}
+    job |= {name: value for name, value in asked.items() if name != "features"}
+    padding = torch.tensor([3]) if asked.get("padded") else None
+    assert (performer.build(Job(spec, **job), padding).attend is by_kernel.attend) == fits

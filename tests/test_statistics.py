@@ -83,6 +83,23 @@ def test_how_many_trainings_would_tell():
     assert compare(scores(4, 100, seed=7), scores(4, 100, seed=8)[:, ::-1]).trainings is None  # too few articles
 
 
+def test_a_large_difference_needs_no_narrow_interval():
+    """Undecided for Holm's adjustment alone: so many trainings make it significant, and one less does not."""
+    luck = np.array([-1, 0, 1])
+
+    def twenty(trainings):
+        spread = luck / luck.std(ddof=1) if trainings == 3 else stats.norm.ppf((np.arange(trainings) + 0.5) / trainings)
+        spread = 0.12 * spread / spread.std(ddof=1)
+        ours, control = (np.tile(mean + spread[:, None], (1, 50)) for mean in (0.4, 0.9))
+        return compare_all({f"f{number}": ours for number in range(20)}, control, margin=0.02)["f0"]
+
+    found = twenty(3)
+    assert found.high < 0
+    assert found.verdict == "undecided"
+    assert twenty(found.trainings).verdict == "worse"
+    assert twenty(found.trainings - 1).verdict == "undecided"
+
+
 @given(st.integers(0, 10_000), st.integers(2, 5), st.integers(2, 5), st.integers(2, 30))
 def test_sides_swapped_and_trainings_in_another_order_change_nothing(seed, first, second, articles):
     rng = np.random.default_rng(seed)

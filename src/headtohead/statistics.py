@@ -31,8 +31,9 @@ class Comparison:
         low, high: its 95 % interval, over trainings and articles; infinite if either was trained once.
         p: two-sided, for no difference; from `compare_all` adjusted for the number of functions compared.
         within: whether the difference is within the margin on both sides (two one-sided tests at 0.05 each).
-        trainings: how many of each function would bring the interval within the margin on both sides, with the same
-            spread; None if the articles alone make it wider, or if the spread is not known.
+        trainings: how many of each function would tell, with the same difference and spread: the interval is then
+            no wider than the margin on both sides, or a difference beyond the margin is significant. None if the
+            articles alone leave it open, or if the spread is not known.
     """
 
     difference: float
@@ -66,6 +67,11 @@ def compare(ours: ArrayLike, control: ArrayLike, margin: float = 0.01) -> Compar
     Raises:
         ValueError: the shapes do not match, a score is not a finite number, or the margin is not positive.
     """
+    return _compare(ours, control, margin, functions=1)
+
+
+def _compare(ours: ArrayLike, control: ArrayLike, margin: float, functions: int) -> Comparison:
+    """See `compare`; `functions` are compared with the control, by which `trainings` reckons with Holm's adjustment."""
     a, b = _scores(ours, "ours"), _scores(control, "control")
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"ours has scores of {a.shape[1]} articles and control of {b.shape[1]}; they must be of the "
@@ -81,7 +87,7 @@ def compare(ours: ArrayLike, control: ArrayLike, margin: float = 0.01) -> Compar
     return Comparison(
         difference, difference - _half(error, freedom), difference + _half(error, freedom),
         _p(difference, error, freedom), within=abs(difference) + _half(error, freedom, 2 * ALPHA) < margin,
-        trainings=_trainings(spreads, by_article, margin))
+        trainings=_trainings(spreads, by_article, margin, difference, functions))
 
 
 def compare_all(ours: Mapping[str, ArrayLike], control: ArrayLike, margin: float = 0.01) -> dict[str, Comparison]:
@@ -95,7 +101,7 @@ def compare_all(ours: Mapping[str, ArrayLike], control: ArrayLike, margin: float
     Raises:
         ValueError: see `compare`.
     """
-    found = {name: compare(scores, control, margin) for name, scores in ours.items()}
+    found = {name: _compare(scores, control, margin, len(ours)) for name, scores in ours.items()}
     ordered = sorted(found, key=lambda name: found[name].p)
     steps = [(len(ordered) - rank) * found[name].p for rank, name in enumerate(ordered)]
     adjusted = dict(zip(ordered, accumulate(steps, max), strict=True))
@@ -161,12 +167,15 @@ def _half(error: float, freedom: float, alpha: float = ALPHA) -> float:
     return float(stdtrit(freedom, 1 - alpha / 2)) * error if error else 0.0
 
 
-def _trainings(spreads: list[float], by_article: tuple[float, int], margin: float) -> int | None:
+def _trainings(spreads: list[float], by_article: tuple[float, int], margin: float, difference: float,
+               functions: int) -> int | None:
     """See `Comparison`; by bisection, because more trainings never widen the interval."""
-    def reach(count: int) -> float:
-        return _half(*_error([*((spread / count, count - 1) for spread in spreads), by_article]))
+    def tells(count: int) -> bool:
+        error, freedom = _error([*((spread / count, count - 1) for spread in spreads), by_article])
+        significant = _half(error, freedom, ALPHA / functions) < abs(difference)
+        return _half(error, freedom) <= margin or (significant and abs(difference) > margin)
 
-    found = bisect_left(range(2, MOST + 1), True, key=lambda count: reach(count) <= margin) + 2
+    found = bisect_left(range(2, MOST + 1), True, key=tells) + 2
     return found if found <= MOST else None
 
 

@@ -81,8 +81,7 @@ def rotate(x: Tensor, turns: Tensor) -> Tensor:
     Computed in float32. The product of a turned query and a turned key depends on their distance alone (Su et al. 2021,
     equation 16).
     """
-    traced = torch.compiler.is_compiling() or (torch.is_grad_enabled() and x.requires_grad)
-    if x.device.type == "cuda" and x.dim() == 4 and not traced:
+    if x.device.type == "cuda" and x.dim() == 4:
         from headtohead.kernels.rotary import rotate as in_one_pass  # Triton is there with CUDA alone
 
         return in_one_pass(x, turns)

@@ -65,6 +65,7 @@ FAMILY_POINTS = (
     Point("decode_step", 1, 16_284, 100, rivals=()),
     Point("cache", 1, 8192, rivals=()),
     Point("train_step", 16, 2048, rivals=()),
+    Point("train_step", 4, 8192, rivals=()),
 )
 
 

@@ -27,6 +27,7 @@ def _cut_off(training: Training) -> bool:
     if len(training.validation) < 2:
         return True  # nothing shows otherwise
     steps, losses = np.array(training.validation).T
-    early, late = np.interp([FIRST_PART * steps[-1], LAST_PART * steps[-1]], steps, losses)
-    lowest = losses.min()
-    return bool(late - lowest > max(LEAST, SHARE * (early - lowest)))
+    first, last = FIRST_PART * steps[-1], LAST_PART * steps[-1]
+    early, late = np.interp([first, last], steps, losses)
+    fell = late - losses[steps >= last].min()  # not below an earlier minimum: a loss that rises again is at its end
+    return bool(fell > max(LEAST, SHARE * (early - losses.min())))

@@ -3,7 +3,8 @@
 An element-wise stride has no empty block of queries and keys, so no kernel could skip any. But what lies a multiple of
 the stride apart has one remainder: sorted by it, the far keys of a query are its own group's earlier ones, which is
 causal attention over sequences that are `stride` times shorter. The last keys are a window, and both parts are put
-together by their log-sum-exp, as softmax is split elsewhere (Dao et al. 2022, section 3.1).
+together by their log-sum-exp, as softmax is split elsewhere (Dao et al. 2022, section 3.1). Without gradients one
+kernel does so while it reads the far keys.
 """
 
 from dataclasses import dataclass
@@ -27,8 +28,23 @@ Part = tuple[BlockMask, Tensor | None]  # who sees whom, and ALiBi's slopes
 
 
 @dataclass(frozen=True)
+class InOnePass:
+    """One pass without gradients: over the window by FlexAttention, and on over the far keys by a kernel of our own."""
+
+    stride: int
+    near: Part
+    scale: float
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        from headtohead.kernels.far_keys import add_far  # Triton is there with CUDA alone
+
+        near, weight = run_compiled(_attention, q, k, v, *self.near, self.scale, IEEE)
+        return add_far(q, k, v, near, weight, self.stride, self.scale, self.near[1])
+
+
+@dataclass(frozen=True)
 class Regrouped:
-    """One pass: over the window, and over the groups, `stride` of them for each head."""
+    """One pass with gradients: over the window, and over the groups, `stride` of them for each head."""
 
     stride: int
     near: Part
@@ -44,13 +60,16 @@ class Regrouped:
         return out
 
 
-def build(job: Job, left_padding: Tensor | None) -> Regrouped:
+def build(job: Job, left_padding: Tensor | None) -> Regrouped | InOnePass:
     """The masks of both parts, and ALiBi's bias for both."""
     form, slopes = job.form, slopes_on(job.heads, job.device) if job.spec.positions == "alibi" else None
     if form is None or form.stride is None or form.window is None:
         raise BackendError(f"regrouped is for strides alone, not for pattern {job.spec.pattern!r}")
+    near = (block_mask(Window(window=form.window), job.keys, job.keys, job.device), slopes)
+    if not job.backward:
+        return InOnePass(form.stride, near, job.scaling)
     groups = -(-job.keys // form.stride)
-    return Regrouped(form.stride, (block_mask(Window(window=form.window), job.keys, job.keys, job.device), slopes),
+    return Regrouped(form.stride, near,
                      (block_mask(Earlier(), groups, groups, job.device),
                       None if slopes is None else (form.stride * slopes).repeat(form.stride)), job.scaling,
                      _for_short(job, groups))
