@@ -491,6 +491,16 @@ def test_fact_distances_count_tokens(tmp_path, tokenizer):
         assert (told["kind"], told["value"]) == (fact["kind"], fact["value"])
 
 
+def test_tokenised_again_every_byte_is_the_same(tmp_path, tokenizer):
+    """Or no other run, here or elsewhere, would find what depends on it in DVC's run cache."""
+    write_jsonl(tmp_path / "subset/train.jsonl", [{"id": "1", "article": "a b", "summary": "b"}])
+    for out in ("one", "two"):
+        tokenize_splits(tokenizer, tmp_path / "subset", tmp_path / out)
+    one, two = ({path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+                for folder in (tmp_path / "one", tmp_path / "two"))
+    assert one == two
+
+
 def test_what_is_cut_and_what_is_left_out_is_counted(tmp_path, tokenizer):
     rows = [{"id": "1", "article": "x", "summary": "Short."}, {"id": "2", "article": "x", "summary": "a b " * 40},
             {"id": "3", "article": "c " * 90, "summary": "Short."}]

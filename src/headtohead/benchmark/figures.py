@@ -68,10 +68,9 @@ def shares(rows: Sequence[Row]) -> Figure:
 
 
 def _dot(variant: str, variants: Sequence[str]) -> dict[str, Any]:
-    """A colour and a form for each variant, hollow from the second round on."""
-    again, place = divmod(variants.index(variant), len(COLOURS))
-    return {"label": variant, "color": COLOURS[place], "marker": MARKERS[place],
-            "markerfacecolor": "none" if again else COLOURS[place]}
+    """A colour and a form for each variant."""
+    place = variants.index(variant)
+    return {"label": variant, "color": COLOURS[place], "marker": MARKERS[place]}
 
 
 def _plainly_numbered(*logarithmic: Axis) -> None:

@@ -4,6 +4,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import file_digest
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow.compute
+from datasets.table import MemoryMappedTable
 from tokenizers import Encoding
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -125,7 +127,9 @@ def _save(batches: Iterable[pyarrow.RecordBatch], folder: Path, on_done: Callabl
             for batch in batches:
                 writer.write_batch(batch)
                 on_done(len(batch))
-        datasets.Dataset.from_file(stream.name).save_to_disk(folder)
+        # Named by what is in it: by default by the temporary file, and then no two runs would write the same bytes.
+        name = file_digest(stream, "blake2b").hexdigest()[:16]
+        datasets.Dataset(MemoryMappedTable.from_file(stream.name), fingerprint=name).save_to_disk(folder)
 
 
 def _facts(tokenizer: PreTrainedTokenizerBase, file: Path) -> Iterator[Record]:
