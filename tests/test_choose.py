@@ -19,11 +19,12 @@ from headtohead import cli
 from headtohead.choosing.grid import Grid, NotMeasuredError
 from headtohead.choosing.rule import Option, Situation, choose
 from headtohead.params import read_params
-from headtohead.records import write_json
+from headtohead.records import DataError, write_json
 from headtohead.reporting import choice
 from headtohead.reporting.claims import judge
 from headtohead.reporting.publish import record
 from headtohead.reporting.results import read_results
+from headtohead.summaries import routing
 
 made, params, run = test_reporting.made, test_reporting.params, test_reporting.run  # pytest finds fixtures by name
 
@@ -369,6 +370,34 @@ def test_of_one_seed_nothing_is_known_and_the_command_adds_seeds(here, monkeypat
     [alibi] = [one for one in found["variants"] if one["name"] == "flash_alibi"]
     assert alibi["difference"]["low"] is None
     assert alibi["objections"] == [{"gate": "quality", "words": "no claim of quality: one seed", "open": True}]
+
+
+def grid_of_generation(run, name, times):
+    """Time of generation by length, and as many MB as ms."""
+    def add(profile):
+        sizes = [{"work": "generate", "batch": 1, "length": length - 40, "new_tokens": 40} for length in times]
+        profile["timings"] += [size | {"median": time} for size, time in zip(sizes, times.values(), strict=True)]
+        profile["memory"] += [size | {"peak_mb": time} for size, time in zip(sizes, times.values(), strict=True)]
+
+    edit(run / "data/details" / name / "efficiency.json", add)
+
+
+def test_summarize_sends_each_article_to_what_choose_takes_at_its_length(here, monkeypatch):
+    grid_of_generation(here, "standard", {60: 1.0, 120: 30.0})
+    grid_of_generation(here, "flash", {60: 2.0, 120: 20.0})
+    monkeypatch.setattr(routing, "_free_memory", lambda: 1000.0)
+    rule = routing.rule_of_the_last_run()
+    chosen = {tokens: str(rule(tokens)) for tokens in (1, 20, 21, 80, 10_000)}
+    assert chosen == {1: "models/standard/13", 20: "models/standard/13", 21: "models/standard/13",
+                      80: "models/flash/13", 10_000: "models/flash/13"}
+    assert routing.rule_of_the_last_run(latency=25.0)(80) == Path("models/flash/13")
+    with pytest.raises(DataError, match="no variant is known to pass for 120 tokens; `h2h choose --length 120 "
+                                        "--memory 1000MB --latency 10ms` says why"):
+        routing.rule_of_the_last_run(latency=10.0)(80)
+    monkeypatch.setattr(routing, "_free_memory", lambda: 1.5)
+    assert routing.rule_of_the_last_run()(20) == Path("models/standard/13")
+    with pytest.raises(DataError, match="no variant is known to pass"):
+        routing.rule_of_the_last_run()(80)
 
 
 def test_without_a_run_it_says_how_to_make_one(here, monkeypatch):

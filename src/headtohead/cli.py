@@ -80,16 +80,22 @@ def bench(folder: Path, family: bool, render: bool, commit: str | None) -> None:
     print(f"Written: {folder / page.PAGE} and its figures")
 
 
-def summarize(files: list[str], model: str, output: Path | None, stream: bool, column: str | None,
-              encoding: str | None, beams: int | None, **lengths: int | None) -> None:
+def summarize(files: list[str], model: str, latency: float | None, output: Path | None, stream: bool,
+              column: str | None, encoding: str | None, beams: int | None, **lengths: int | None) -> None:
     from headtohead.summaries.command import run
     from headtohead.summaries.reading import PIPE, Sources
+    from headtohead.summaries.routing import AUTO
     from headtohead.summaries.settings import Wishes
+    if latency and model != AUTO:
+        raise ValueError(f"--latency is for --model {AUTO}, which chooses by it; leave it out")
+    if lengths["max_length"] and model == AUTO:
+        raise ValueError(f"--model {AUTO} chooses by what was measured at the run's lengths; leave --max-length "
+                         "out, or name a model")
     if stream and (beams or 1) > 1:
         raise ValueError(f"--stream shows a summary as it is written, and --beams {beams} chooses it at the end; leave "
                          "one of them out")
     try:
-        run(Sources(files or [PIPE], column, encoding), model, output, stream,
+        run(Sources(files or [PIPE], column, encoding), model, latency, output, stream,
             Wishes(beams=1 if stream else beams, **lengths))
     except KeyboardInterrupt:
         print("\nstopped" + (f"; the same command goes on with {output}" if output else ""), file=sys.stderr)
@@ -157,7 +163,10 @@ def _add_summarize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", metavar="FILE", nargs="*",
                         help="text (.txt, one article each), CSV, TSV, JSON, JSON Lines, Parquet or Arrow; without any "
                              "or for -, standard input: JSON Lines, or one text")
-    parser.add_argument("--model", required=True, help="folder of a trained model: models/VARIANT/SEED")
+    parser.add_argument("--model", required=True, help="folder of a trained model: models/VARIANT/SEED; or auto: for "
+                        "each article the one of the last run that h2h choose takes at its length")
+    parser.add_argument("--latency", type=with_unit(TIMES), metavar="TIME",
+                        help="with --model auto: most time for an article by itself, such as 50ms")
     parser.add_argument("--output", metavar="FILE", type=Path, help="write here instead of to standard output; if the "
                         "command is stopped, the same command goes on where it was")
     parser.add_argument("--stream", action="store_true", help="show each summary on standard output as it is written; "

@@ -13,7 +13,7 @@ from headtohead.progress import Bar, console
 from headtohead.records import DataError, Record
 from headtohead.stage import keep_freed_memory
 from headtohead.summaries.reading import PIPE, Sources
-from headtohead.summaries.routing import rule_for
+from headtohead.summaries.routing import AUTO, rule_for
 from headtohead.summaries.settings import Wishes, settings_of
 from headtohead.summaries.writing import Nowhere, Output, Resumable, Terminal
 
@@ -23,8 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Tally:
-    """What became of the articles."""
+    """What became of the articles.
 
+    Args:
+        routed: whether each article's length decided on its model.
+    """
+
+    routed: bool = False
     articles: int = 0
     cut: int = 0
     most: float = 0.0  # the largest share that was cut
@@ -42,7 +47,7 @@ class Tally:
 
     def told(self) -> list[str]:
         """What there is to say about them, in lines."""
-        divided = sorted(self.models.items()) if len(self.models) > 1 else []
+        divided = sorted(self.models.items()) if self.routed else []
         lines = [f"{model}: {count:,} articles" for model, count in divided]
         if self.cut:
             lines.append(f"cut to fit: {self.cut:,}, by up to {100 * self.most:.0f} % of their tokens")
@@ -51,10 +56,12 @@ class Tally:
         return lines
 
 
-def run(sources: Sources, model: str, output: Path | None, aloud: bool, wishes: Wishes) -> None:
+def run(sources: Sources, model: str, latency: float | None, output: Path | None, aloud: bool, wishes: Wishes) -> None:
     """Summarize all articles of the sources.
 
     Args:
+        model: its folder, or "auto".
+        latency: with "auto", the most time that an article may take, in ms.
         output: the file to write, or to go on with; None writes to standard output.
         aloud: show each summary on standard output while it is written.
 
@@ -63,7 +70,7 @@ def run(sources: Sources, model: str, output: Path | None, aloud: bool, wishes: 
     """
     if sources.files == [PIPE] and sys.stdin.isatty():
         raise DataError("no articles: name files, or pipe them in")
-    rule = rule_for(model)
+    rule = rule_for(model, latency)
     say(f"{model}: {settings_of(Path(rule(1)), wishes)}")
     total = None if sources.once else sum(1 for _ in sources.rows(sys.stdin.buffer))  # finds broken rows before work
     keep_freed_memory()
@@ -76,13 +83,14 @@ def run(sources: Sources, model: str, output: Path | None, aloud: bool, wishes: 
     try:
         summarizer = Summarizer(rule, wishes)
         place = Resumable(output, summarizer.wrong) if output else Nowhere() if aloud else Terminal()
-        _summarize(summarizer, sources, place, total, aloud)
+        _summarize(summarizer, sources, place, total, aloud, Tally(routed=model == AUTO))
     except (ModelError, BackendError) as error:
         raise DataError(str(error)) from error
 
 
-def _summarize(summarizer: "Summarizer", sources: Sources, output: Output, total: int | None, aloud: bool) -> None:
-    tally, began, kept = Tally(), time.monotonic(), 0
+def _summarize(summarizer: "Summarizer", sources: Sources, output: Output, total: int | None, aloud: bool,
+               tally: Tally) -> None:
+    began, kept = time.monotonic(), 0
     visible = not aloud and not (isinstance(output, Terminal) and sys.stdout.isatty())
     bar: AbstractContextManager[Bar | None] = Bar("summaries", total) if visible else nullcontext()
     with bar as shown:
