@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 
 import pytest
 
@@ -19,6 +20,9 @@ from headtohead.params import Model, Tokenizer, read_params
 from headtohead.profiling.fresh import serve
 from headtohead.profiling.profile import HEAVY
 from headtohead.tokens.tokenizer import train_tokenizer
+
+# A shell lets what runs in the background ignore Ctrl+C, and our child processes would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 STUDY_VARIANTS = {**{name: read_params().variants[name] for name in ("standard", "flash", "flash_alibi")},
                   "flash_sparse": AttentionSpec(kernel="flash", pattern="window", window=5),

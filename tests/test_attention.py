@@ -293,6 +293,9 @@ class Dilated(Pattern):
         return (query - key < self.window * self.dilation) & ((query - key) % self.dilation == 0)
 
 
+del PATTERNS["dilated"]  # but where a test asks for it: other tests count the patterns
+
+
 @pytest.fixture
 def dilated():
     """One class makes a variant like any other; it is forgotten again."""
