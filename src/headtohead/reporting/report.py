@@ -7,10 +7,10 @@ from headtohead.params import ENGLISH, Params
 from headtohead.paths import HEADLINE, PLOTS, REPORT
 from headtohead.progress import output, plain_table
 from headtohead.reporting import breakdowns, comparison, endings, examples, provenance, study, sweeps, tables, windows
-from headtohead.reporting.claims import CONTROL, Claims, judge, margin_of
+from headtohead.reporting.claims import CONTROL, MEMORY, Claims, judge, margin_of
 from headtohead.reporting.outlook import how_sure, next_step
 from headtohead.reporting.recommendation import recommend, warnings
-from headtohead.reporting.results import Results, check_headline, read_results
+from headtohead.reporting.results import Variant, check_headline, read_results
 
 TITLE = "Which attention for this summarizer?"
 TEMPLATE = "report.md.jinja"
@@ -33,7 +33,7 @@ def build(params: Params) -> None:
     (REPORT / "report.md").write_text(markdown, encoding="utf-8")
     (REPORT / "report.html").write_text(page.to_html(markdown, REPORT), encoding="utf-8")
     HEADLINE.parent.mkdir(parents=True, exist_ok=True)
-    HEADLINE.write_text(json.dumps(headline(claims.results), indent=2) + "\n", encoding="utf-8")
+    HEADLINE.write_text(json.dumps(headline(claims), indent=2) + "\n", encoding="utf-8")
 
 
 def print_comparison(params: Params) -> None:
@@ -68,22 +68,30 @@ def print_table(table: tables.Table, chosen: str) -> None:
     console.print(shown)
 
 
-def headline(results: Results) -> dict[str, Any]:
-    """The chosen variant's numbers, and their relation to standard's; the same keys whichever is chosen."""
+def headline(claims: Claims) -> dict[str, Any]:
+    """The chosen variant's numbers, and their relation to standard's; the same keys whichever is chosen.
+
+    Time and memory over standard's are those of pairs of processes: what is measured minutes apart differs by what else
+    the machine did.
+    """
+    results = claims.results
     ours = next(variant for variant in results.variants if variant.name == results.params.attention)
-    standard = results.standard
+    time, memory = (_over_standard(claims, ours, work) for work in ("forward", MEMORY))
     return {
         "attention": ours.name, "preset": results.params.preset, "data": provenance.data(results),
         **ours.quality, **{name: ours.efficiency[name] for name in EFFICIENCY},
-        "speedup_vs_standard": _over(standard.efficiency["forward_ms"], ours.efficiency["forward_ms"]),
-        "memory_vs_standard": _over(ours.efficiency["peak_memory_mb"], standard.efficiency["peak_memory_mb"]),
-        "rouge1_vs_standard": ours.quality["rouge1"] - standard.quality["rouge1"],
+        "speedup_vs_standard": None if time is None else 1 / time,
+        "memory_vs_standard": memory,
+        "rouge1_vs_standard": ours.quality["rouge1"] - results.standard.quality["rouge1"],
     }
 
 
-def _over(one: float | None, other: float | None) -> float | None:
-    """None if one of them ran out of memory."""
-    return None if one is None or other is None else one / other
+def _over_standard(claims: Claims, variant: Variant, work: str) -> float | None:
+    """None if one of the two ran out of memory."""
+    if variant is claims.results.standard:  # whose pairs compare it with itself, to show how busy the machine was
+        return 1.0
+    ratio = claims.costs[variant.name][work].ratio
+    return None if ratio is None else ratio.value
 
 
 def contents(claims: Claims) -> dict[str, Any]:
