@@ -175,6 +175,8 @@ def answer_on_terminal(found: Mapping[str, Any], question: Question, as_json: bo
         return
     print(*sentences(given), sep="\n")
     print_table(table(given), given.choice.ranked[0].option.name if given.choice.ranked else "")
+    if given.own_size:
+        print("\nVariants were timed minutes apart: compare their ratios rather than their ms.")
     if further := commands(given):
         print("\nTo learn what is not known:", *further, sep="\n")
 
@@ -192,7 +194,9 @@ def sentences(given: Answer) -> list[str]:
     if not ranked:
         return [f"{where}: take none; no variant is known to pass."]
     said = [f"{where}: take {ranked[0].option.name}, {_costs(ranked[0])}."]
-    said.append(f"Second: {ranked[1].option.name}, {_costs(ranked[1])}: {_behind(given, *ranked[:2])}." if ranked[1:]
+    # Beside a ratio of pairs, its own milliseconds would mislead: they were taken minutes apart from the first one's.
+    costs = f", {_costs(ranked[1])}" if ranked[1:] and not given.own_size else ""
+    said.append(f"Second: {ranked[1].option.name}{costs}: {_behind(given, *ranked[:2])}." if ranked[1:]
                 else "Second: none, no other variant is known to pass.")
     own = own_length(given.found)
     beyond = [f"Quality was measured with at most {own:,} tokens, and is not known beyond."] * (situation.length > own)
