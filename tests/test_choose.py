@@ -144,11 +144,12 @@ def test_what_was_published_for_choosing_is_what_the_page_shows():
     assert checked == 2 * (3 * 2 + 7)
 
 
-def test_the_document_shows_what_its_commands_print(monkeypatch, capsys):
+@pytest.mark.parametrize(("document", "count"), [("README.md", 1), ("docs/choose.md", 3)])
+def test_the_documents_show_what_their_commands_print(monkeypatch, capsys, document, count):
     monkeypatch.chdir(ROOT)
-    text = (ROOT / "docs/choose.md").read_text(encoding="utf-8")
+    text = (ROOT / document).read_text(encoding="utf-8")
     shown = re.findall(r"```console\nh2h choose ([^\n]*)\n```\n\n```text\n(.*?)\n```", text, re.DOTALL)
-    assert len(shown) == 3
+    assert len(shown) == count
     for arguments, output in shown:
         try:
             h2h(monkeypatch, *arguments.split())
