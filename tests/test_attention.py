@@ -24,7 +24,7 @@ from headtohead.attention.backends import flash_attn, flex
 from headtohead.attention.job import BackendError, Capability, Job
 from headtohead.attention.masks import bias_at
 from headtohead.attention.patterns import PATTERNS, Kept, Pattern
-from headtohead.attention.plan import LONG, choose, preferred
+from headtohead.attention.plan import BACKENDS, LONG, choose, preferred
 from headtohead.inference.engine import Engine
 from headtohead.inference.search import generate
 
@@ -281,6 +281,13 @@ def test_random_blocks_differ_by_layer_and_seed_and_are_the_same_everywhere():
     assert sorted(drawn) == list(range(1, 21))
     assert max(drawn.values()) < 1.5 * min(drawn.values())
     assert sorted(drawn_blocks(spec.layer(0), 90)) == [36, 69]  # on any machine, in any version
+
+
+def test_regrouped_says_that_it_takes_strides_alone():
+    takes = BACKENDS["regrouped"].capability
+    for name, spec in VARIANTS.items():
+        job = Job(spec.layer(0), CUDA, torch.float32, heads=2, head_dim=16, queries=40, keys=40)
+        assert (takes.unsupported(job) is None) == (name == "strided"), name
 
 
 class Dilated(Pattern):

@@ -62,6 +62,7 @@ class Capability:
         dtypes: the types it takes, by type of device; None means any type on any device.
         backward: types of device on which it has gradients.
         forms: the parts of `Form` that it takes besides full attention; None means any pattern, whatever its form.
+        needs: those without which it takes nothing.
         alibi, padding, cache: whether it takes ALiBi's bias, padding on the left, fewer queries than keys.
         head_dims: those it takes; None means any.
         lengths: the numbers of keys it takes; None means any.
@@ -73,6 +74,7 @@ class Capability:
     dtypes: Mapping[str, tuple[torch.dtype, ...]] | None = None
     backward: frozenset[str] = frozenset({"cpu", "cuda"})
     forms: frozenset[str] | None = None
+    needs: frozenset[str] = frozenset()
     alibi: bool = True
     padding: bool = True
     cache: bool = True
@@ -91,7 +93,8 @@ class Capability:
             yield f"is no kernel of the kind {spec.kernel!r}"
         if self.dtypes is not None and job.dtype not in self.dtypes.get(device, ()):
             yield f"takes no {str(job.dtype).removeprefix('torch.')} on {device}"
-        if self.forms is not None and (job.form is None or job.form.parts - self.forms):
+        parts = None if job.form is None else job.form.parts
+        if self.forms is not None and (parts is None or not self.needs <= parts <= self.forms):
             yield f"knows no pattern {spec.pattern!r}"
         if spec.positions == "alibi" and not self.alibi:
             yield "takes no ALiBi"

@@ -22,8 +22,9 @@ from headtohead.attention.patterns import Pattern, Window
 from headtohead.attention.positions import slopes_on
 
 name = "regrouped"
+STRIDED = frozenset({"window", "stride"})
 capability = Capability(kernels=frozenset({"flash"}), dtypes={"cuda": FLOATS}, backward=frozenset({"cuda"}),
-                        forms=frozenset({"window", "stride"}), padding=False, cache=False, head_dims=range(16, 257))
+                        forms=STRIDED, needs=STRIDED, padding=False, cache=False, head_dims=range(16, 257))
 Part = tuple[BlockMask, Tensor | None]  # who sees whom, and ALiBi's slopes
 
 
