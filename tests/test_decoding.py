@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import SOFTMAX, VARIANTS, VOCABULARY, random_ids, tiny
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LogitsProcessor, LogitsProcessorList, NoRepeatNGramLogitsProcessor
@@ -16,8 +17,11 @@ from headtohead.attention.decoding import choose_state
 from headtohead.attention.job import BackendError, Job
 from headtohead.attention.patterns import Kept
 from headtohead.attention.states import KeysValues
+from headtohead.inference import lookup
 from headtohead.inference.engine import Engine, rounded
-from headtohead.inference.search import generate, without_repeats
+from headtohead.inference.predictions import predict
+from headtohead.inference.search import generate, stream, without_repeats
+from headtohead.params import Generate
 
 variants = pytest.mark.parametrize("name", VARIANTS)
 
@@ -80,7 +84,7 @@ def test_beyond_a_position_table_none_goes_on(name):
     if VARIANTS[name].positions != "learned":
         assert generate(Engine(model), ids, max_new_tokens=8).shape == (1, 8)
     else:
-        with pytest.raises(IndexError):
+        with pytest.raises(ValueError, match="21 tokens are more than the model's 16 positions"):
             generate(Engine(model), ids, max_new_tokens=8)
 
 
@@ -133,6 +137,130 @@ def test_standard_decodes_eagerly_whatever_runs_fused_kernels(backend):
     assert choose_state(replace(ON_CUDA, spec=VARIANTS["standard"]), backend) == "eager"
 
 
+def repetitive(ids, kinds):
+    """Prompts of few different tokens, in which much occurs before."""
+    return ids % kinds + 1
+
+
+@pytest.mark.parametrize("name", SOFTMAX)
+@settings(deadline=None, max_examples=15)
+@given(batch=st.integers(1, 4), length=st.integers(1, 30), new=st.integers(1, 24), drafted=st.integers(1, 15),
+       no_repeat=st.sampled_from([0, 0, 2, 3]), kinds=st.sampled_from([2, 5, VOCABULARY - 1]),
+       seed=st.integers(0, 10_000))
+def test_prompt_lookup_writes_the_same_tokens(name, batch, length, new, drafted, no_repeat, kinds, seed):
+    """In few passes, some of whose drafted tokens are right and some wrong; rings are written over and taken back."""
+    model = tiny(VARIANTS[name], seed=seed % 7).double()
+    ids, mask, padding = padded_prompts(batch, length, seed)
+    ids = repetitive(ids, kinds) * mask
+    end = [int(model(ids, attention_mask=mask).logits[0, -1].topk(3).indices[seed % 3]), None][seed % 2]
+    asked = {"max_new_tokens": new, "no_repeat_ngram": no_repeat, "end": end}
+    engine = Engine(model)
+    expected = generate(engine, ids, padding, **asked)
+    assert torch.equal(generate(engine, ids, padding, **asked, drafted=drafted), expected)
+    row = ids[-1:, int(padding[-1]):]
+    assert [*stream(engine, row, **asked, drafted=drafted)] == [*stream(engine, row, **asked)]
+
+
+@given(batch=st.integers(1, 3), data=st.data())
+@settings(deadline=None, max_examples=15)
+def test_right_drafts_save_passes_and_wrong_ones_cost_none(batch, data):
+    """Passes over one token and over more write as many tokens; a draft that is right is taken whole."""
+    new, drafted = data.draw(st.integers(2, 24)), data.draw(st.integers(1, 7))
+    engine = Engine(tiny(VARIANTS["flash"], seed=data.draw(st.integers(0, 6))).double())
+    ids = repetitive(random_ids(batch, 12, data.draw(st.integers(0, 999))), 2)
+    expected = generate(engine, ids, max_new_tokens=new)
+    foresight = data.draw(st.sampled_from(["perfect", "none"]))
+    passes = []
+
+    def drafts(block, positions, text, filled):
+        passes.append(len(block))
+        ahead = filled[:, None] - ids.shape[1] + torch.arange(drafted)
+        known = expected.gather(1, ahead.clamp(max=new - 1))
+        block[:, 0] = text.gather(1, filled[:, None] - 1)[:, 0]
+        block[:, 1:] = known if foresight == "perfect" else (known + 1) % VOCABULARY
+        positions.copy_(filled[:, None] - 1 + torch.arange(1 + drafted))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lookup, "draft", drafts)
+        assert torch.equal(generate(engine, ids, max_new_tokens=new, drafted=drafted), expected)
+    assert len(passes) == (1 + -(-(new - 1) // (1 + drafted)) if foresight == "perfect" else new)
+
+
+def test_prompt_lookup_is_for_greedy_search_and_for_what_can_take_tokens_back():
+    greedy = Generate(batch_size=8, max_new_tokens=9, beams=1, no_repeat_ngram=0, precision="float32")
+    with_six, flash = greedy.model_copy(update={"lookup": 6}), Engine(tiny(VARIANTS["flash"]))
+    assert lookup.drafted_for(flash, 8, with_six) == 6
+    assert lookup.drafted_for(flash, 1, greedy) == 0  # it is measured to pay on a GPU alone
+    assert lookup.drafted_for(flash, 8, greedy.model_copy(update={"beams": 2})) == 0
+    for name in ("performer", "rope_performer"):
+        assert lookup.drafted_for(Engine(tiny(VARIANTS[name])), 8, with_six) == 0
+        with pytest.raises(ValueError, match="cannot take tokens back"):
+            generate(Engine(tiny(VARIANTS[name])), random_ids(1, 5, seed=1), max_new_tokens=4, drafted=3)
+
+
+def test_predictions_say_how_many_tokens_were_drafted(tokenizer, caplog):
+    settings = Generate(batch_size=3, max_new_tokens=12, beams=1, no_repeat_ngram=0, precision="float32")
+    rows = [{"id": str(i), "article": random_ids(1, 9 + i, seed=i)[0].tolist(), "summary": [5, 6], "reference": "x"}
+            for i in range(5)]
+    rows = Dataset.from_list(rows)
+    plain, drafted = (predict(tiny(VARIANTS["flash"]), tokenizer, rows, settings.model_copy(update={"lookup": number}),
+                              40, "test") for number in (0, 4))
+    assert [row["summary"] for row in plain] == [row["summary"] for row in drafted]
+    assert drafted[0]["written_by"] == plain[0]["written_by"] + ", 4 tokens drafted by prompt lookup"
+    predict(tiny(VARIANTS["performer"]), tokenizer, rows, settings.model_copy(update={"lookup": 4}), 40, "test")
+    assert "test: no prompt lookup, because Performer's sums cannot take tokens back" in caplog.messages
+
+
+ROWS_OF_TEXT = st.lists(st.tuples(st.integers(1, 9), st.lists(st.integers(0, 2), min_size=10, max_size=24)),
+                        min_size=1, max_size=4)
+
+
+@given(rows=ROWS_OF_TEXT, drafted=st.integers(1, 6))
+def test_a_draft_follows_the_best_earlier_occurrence(rows, drafted):
+    width = max(len(tokens) for _, tokens in rows)
+    text = torch.tensor([tokens + [9] * (width - len(tokens)) for _, tokens in rows])
+    block = torch.zeros(len(rows), 1 + drafted, dtype=torch.int64)
+    positions = torch.zeros_like(block)
+    lookup.draft(block, positions, text, torch.tensor([len(tokens) for _, tokens in rows]))
+    assert positions.tolist() == [[len(tokens) - 1 + i for i in range(1 + drafted)] for _, tokens in rows]
+    for got, (_, tokens), padded in zip(block.tolist(), rows, text.tolist(), strict=True):
+        def shared(place, tokens=tokens):
+            sizes = [size for size in range(1, lookup.GRAMS + 1) if place + 1 >= size
+                     and tokens[place + 1 - size:place + 1] == tokens[-size:]]
+            return max(sizes, default=0)
+        place = max(range(len(tokens) - 1), key=lambda place: (shared(place), -place))
+        follows = [padded[min(place + 1 + i, width - 1)] for i in range(drafted)]
+        assert got == [tokens[-1], *follows]
+
+
+@given(data=st.data(), drafted=st.integers(1, 6), new=st.integers(1, 12), end=st.sampled_from([None, 2]))
+def test_what_the_draft_foresaw_is_accepted_and_one_token_beyond(data, drafted, new, end):
+    rows = data.draw(st.integers(1, 4))
+    numbers = st.integers(0, 2)
+    tokens = torch.tensor(data.draw(st.lists(st.lists(numbers, min_size=2 * drafted + 2, max_size=2 * drafted + 2),
+                                             min_size=rows, max_size=rows)))
+    chosen, block = tokens.split(drafted + 1, dim=1)
+    starts = torch.tensor(data.draw(st.lists(st.integers(1, 5), min_size=rows, max_size=rows)))
+    before = torch.tensor(data.draw(st.lists(st.integers(0, new - 1), min_size=rows, max_size=rows)))
+    finished = torch.tensor(data.draw(st.lists(st.booleans(), min_size=rows, max_size=rows)))
+    text, filled, was_finished = torch.full((rows, 5 + new + drafted), 7), starts + before, finished.clone()
+    lookup.accept(chosen, block, text, filled, starts, finished, new, end)
+    for row in range(rows):
+        written = []
+        for place, token in enumerate(chosen[row].tolist()):
+            if was_finished[row] or int(before[row]) + len(written) == new:
+                break
+            written.append(token)
+            if token == end or place == drafted or block[row, place + 1] != token:
+                break
+        first = int(starts[row] + before[row])
+        assert int(filled[row]) == first + len(written)
+        assert text[row, first:first + len(written)].tolist() == written
+        assert (text[row] == 7).sum() == text.shape[1] - len(written)
+        assert bool(finished[row]) == (bool(was_finished[row]) or written[-1] == end
+                                       or int(before[row]) + len(written) == new)
+
+
 @given(first=st.integers(0, 6), last=st.integers(1, 12), data=st.data())
 @settings(deadline=None, max_examples=80)
 def test_a_cache_holds_the_first_and_the_last_and_no_others(first, last, data):
@@ -150,8 +278,8 @@ def test_a_cache_holds_the_first_and_the_last_and_no_others(first, last, data):
     newest = lengths - 1
     for _ in range(data.draw(st.integers(0, length - prompt))):
         newest = newest + 1
-        cache.ready(newest)
-        cache.append(0, *[newest.float()[:, None, None].expand(2, 1, 2)] * 2)
+        cache.ready(newest[:, None])
+        cache.append(0, *[newest.float()[:, None, None, None].expand(2, 1, 1, 2)] * 2)
     held = cache.positions(newest)
     for row in range(2):
         now, kept = int(newest[row]), cache.storage[0, 0, row, 0, :, 0].tolist()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import SOFTMAX, STUDY_VARIANTS, VARIANTS, random_ids, tiny
-from test_decoding import by_transformers, padded_prompts
+from test_decoding import by_transformers, padded_prompts, repetitive
 
 from headtohead.attention.decoding import STATES, state_for
 from headtohead.attention.job import Job
@@ -46,6 +46,33 @@ def test_the_gpu_writes_what_transformers_writes_on_the_cpu(name, beams, graphs)
     engine.release()
 
 
+@pytest.mark.parametrize("name", SOFTMAX)
+@pytest.mark.parametrize("graphs", [True, False])
+@pytest.mark.parametrize("backend", [None, "flash-attn", "sdpa"])
+def test_prompt_lookup_writes_the_same_tokens_on_the_gpu(name, graphs, backend):
+    """In float32, by each decoder that can; what it drafts is often right, as the prompts repeat themselves."""
+    if backend and reason(name, backend):
+        pytest.skip(reason(name, backend))
+    model = tiny(VARIANTS[name])
+    engine = Engine(on_gpu(tiny(VARIANTS[name]), backend=backend), graphs=graphs)
+    for batch, length, new, no_repeat, drafted in ((1, 33, 24, 0, 15), (1, 40, 20, 2, 7), (5, 30, 20, 0, 5),
+                                                   (19, 20, 9, 0, 3), (2, 9, 1, 0, 4)):
+        ids, mask, padding = padded_prompts(batch, length, seed=length)
+        ids = repetitive(ids, 5) * mask
+        asked = {"max_new_tokens": new, "no_repeat_ngram": no_repeat, "end": 7}
+        expected = by_transformers(model, ids, mask, beams=1, **asked)
+        for _ in range(2):  # the second time by replaying what was recorded
+            assert generate(engine, ids.cuda(), padding.cuda(), **asked, drafted=drafted).tolist() == expected
+    engine.release()
+
+
+def reason(name, backend):
+    """Why a library does not decode a variant in float32; None if it does."""
+    spec = VARIANTS[name]
+    return next((why for index in range(len(spec.layers) or 1) if (why := STATES[backend][0].unsupported(
+        Job(spec.layer(index), CUDA, torch.float32, 4, 16, 2, 9)))), None)
+
+
 def as_likely(model, prompt, ours, theirs):
     """Two beams may tie but for rounding."""
     start, scores = prompt[prompt > 0], []
@@ -85,7 +112,7 @@ def test_bfloat16_errs_at_most_twice_as_much_as_transformers_own(name, library, 
         ours = [engine.prefill(rows, None if left is None else 120 - steps - left, cache)]
         for place in range(120 - steps, 120):
             own = torch.full((3,), place, device="cuda") - (0 if left is None else left)
-            ours.append(engine.decode(ids[:, place].cuda(), own, cache))
+            ours.append(engine.decode(ids[:, place, None].cuda(), own[:, None], cache)[:, 0])
     wanted = exact[:, -steps - 1:]
     error = (torch.stack(ours, 1).float().cpu() - wanted).abs().max()
     assert error <= 2 * (plain[:, -steps - 1:] - wanted).abs().max() + 1e-3
@@ -98,33 +125,35 @@ ONE_LAYER = {f"{name}-{index}": spec.layer(index) for name, spec in SOFTMAX.item
 @pytest.mark.parametrize("spec", ONE_LAYER.values(), ids=ONE_LAYER.keys())
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("decoder", ["one-query", "flash-attn", "flex", "sdpa"])
-def test_one_query_against_spelled_out_attention(spec, dtype, decoder):
-    """Random caches up to thousands of keys, in rows of different lengths."""
+@pytest.mark.parametrize("tokens", [1, 11])
+def test_new_queries_against_spelled_out_attention(spec, dtype, decoder, tokens):
+    """Random caches up to thousands of keys, in rows of different lengths, and one or several new tokens a row."""
     heads, dim = 3, 64
-    job = Job(spec, CUDA, dtype, heads, dim, 1, 2, padded=True)
+    job = Job(spec, CUDA, dtype, heads, dim, tokens, tokens + 1, padded=True)
     if reason := STATES[decoder][0].unsupported(job):
         pytest.skip(reason)
-    for rows, length, now in ((1, 5000, 4321), (3, 700, 0), (3, 700, 699), (2, 300, 31)):
-        state = state_for(job, layers=1, rows=rows, length=length, backend=decoder)
+    for rows, length, now in ((1, 5000, 4321), (3, 700, 0), (3, 700, 689), (2, 300, 31))[tokens > 1:]:
+        state = state_for(job, layers=1, rows=rows, length=length, backend=decoder, drafted=tokens - 1)
         state.storage.normal_()
-        position = now - torch.randint(0, now + 1, (rows,), device=CUDA)
-        qkv = torch.randn(rows, 3, heads, dim, device=CUDA, dtype=dtype)
-        query, key, value = qkv.unbind(1)
+        position = (now - torch.randint(0, now + 1, (rows, 1), device=CUDA)) + torch.arange(tokens, device=CUDA)
+        qkv = torch.randn(rows, tokens, 3, heads, dim, device=CUDA, dtype=dtype)
+        query, key, value = qkv.transpose(1, 3).unbind(2)  # [rows, heads, tokens, dim]
         if spec.positions == "rope":
-            turns = rotations(length, dim, CUDA)[position, None]
+            turns = rotations(length, dim, CUDA)[position][:, None]
             query, key = rotate(query, turns), rotate(key, turns)
-        held = state.positions(position)
+        held = state.positions(position[:, -1])
         keys, values = (kept.float() for kept in state.storage[0].clone())
-        row, slot = (held == position[:, None]).nonzero(as_tuple=True)
-        keys[row, :, slot], values[row, :, slot] = key.float(), value.float()
+        row, token, slot = (held[:, None] == position[:, :, None]).nonzero(as_tuple=True)
+        keys[row, :, slot], values[row, :, slot] = key[row, :, token].float(), value[row, :, token].float()
         state.ready(position)
         out = state.step(0, qkv)
-        bias = bias_at(spec, heads, position[:, None], held)
-        scores = torch.einsum("rhd,rhsd->rhs", query.float(), keys) * dim**-0.5 + bias[:, :, 0]
-        expected = torch.einsum("rhs,rhsd->rhd", scores.softmax(-1), values)
+        bias = bias_at(spec, heads, position, held)
+        scores = torch.einsum("rhtd,rhsd->rhts", query.float(), keys) * dim**-0.5 + bias
+        expected = torch.einsum("rhts,rhsd->rthd", scores.softmax(-1), values)
         rounding = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}[dtype]
         torch.testing.assert_close(out.float(), expected, atol=rounding, rtol=rounding)
-        torch.testing.assert_close(state.storage[0, 0][row, :, slot].float(), key.float(), atol=rounding, rtol=rounding)
+        torch.testing.assert_close(state.storage[0, 0][row, :, slot].float(), key[row, :, token].float(),
+                                   atol=rounding, rtol=rounding)
 
 
 @variants

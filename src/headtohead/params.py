@@ -164,12 +164,23 @@ class Train(Section):
         return self
 
 
+DRAFTED = 15  # tokens at most: with the latest one as many as a matrix unit takes at once
+
+
 class Generate(Section):
     batch_size: Batch
     max_new_tokens: Positive
     beams: Annotated[int, Field(ge=1, le=64)]
     no_repeat_ngram: NonNegative
     precision: Precision
+    lookup: Literal["auto"] | Annotated[int, Field(ge=0, le=DRAFTED)] = "auto"
+
+    @model_validator(mode="after")
+    def _drafts_are_for_greedy_search(self) -> Self:
+        if self.lookup not in (AUTO, 0) and self.beams > 1:
+            raise ValueError(f"lookup: {self.lookup} tokens are drafted in greedy search alone, and beams is "
+                             f"{self.beams}; set beams: 1, or lookup: {AUTO}")
+        return self
 
 
 class Score(Section):

@@ -63,14 +63,21 @@ def _log_choice(spec: AttentionSpec, device: str, dtype: str, name: str, why: st
 
 
 def state_for(job: Job, layers: int, rows: int, length: int, backend: str | None = None,
-              features: Features = None) -> State:
+              features: Features = None, drafted: int = 0) -> State:
     """The state of `layers` layers that compute `job`, for `rows` sequences of at most `length` tokens.
 
     Args:
+        length: with drafted ones.
         backend: see `choose_state`.
         features: only for kernel performer; by default those of seed 0.
+        drafted: how many of the tokens of a pass may be wrong, and are taken back then; see `takes_back`.
 
     Raises:
         BackendError: see `choose_state`.
     """
-    return STATES[choose_state(job, backend)][1](job, layers, rows, length, features)
+    return STATES[choose_state(job, backend)][1](job, layers, rows, length, features, drafted)
+
+
+def takes_back(spec: AttentionSpec) -> bool:
+    """Whether what is kept of a sequence can drop its latest tokens: Performer's sums over all keys cannot."""
+    return spec.kernel != "performer"

@@ -1,7 +1,8 @@
-"""What layers keep of a sequence between tokens, and the attention of each row's new query over it.
+"""What layers keep of a sequence between passes, and the attention of each row's new queries over it.
 
 A row's memory begins at its own first token: `position` here is a token's index in its row, left padding not counted.
-Buffers never move, so that a CUDA graph can hold their addresses.
+A pass adds one token to each row, or several that follow each other: those after the first are drafted, and if they
+turn out wrong, the next pass writes over them. Buffers never move, so that a CUDA graph can hold their addresses.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,10 +41,10 @@ class State(Protocol):
         """
 
     def ready(self, position: Tensor) -> None:
-        """Prepare, once per token, what all layers share; `position` int64 [rows] is that of the new tokens."""
+        """Prepare, once per pass, what all layers share; `position` int64 [rows, tokens] is that of the new tokens."""
 
     def step(self, layer: int, qkv: Tensor) -> Tensor:
-        """Add the new tokens' qkv [rows, 3, heads, head_dim] and attend; returns [rows, heads, head_dim]."""
+        """Add the new tokens' qkv [rows, tokens, 3, heads, head_dim]; returns [rows, tokens, heads, head_dim]."""
 
     def reorder(self, rows: Tensor, beams: int, start: Tensor, most: int, count: Tensor) -> None:
         """Row i continues from row rows[i] of its prompt's `beams`.
@@ -63,6 +64,11 @@ class State(Protocol):
 class KeysValues:
     """The keys and values of the kept tokens: the first ones in the slots of their positions, the others in a ring.
 
+    Args:
+        length: tokens of a row at most, drafted ones included.
+        drafted: how many tokens of a pass may be wrong. The ring is longer by as many: what they write over, no query
+            of this pass or the next one sees.
+
     Attributes:
         storage: [layers, 2, rows, heads, slots, head_dim].
         first: how many leading tokens are kept for good. Token t is in slot t if t < first, else in slot
@@ -71,8 +77,8 @@ class KeysValues:
 
     name = ""
 
-    def __init__(self, job: Job, kept: Kept, layers: int, rows: int, length: int) -> None:
-        self.first, slots = kept.first, kept.first + kept.last
+    def __init__(self, job: Job, kept: Kept, layers: int, rows: int, length: int, drafted: int = 0) -> None:
+        self.first, slots = kept.first, min(kept.first + kept.last + drafted, length)
         self.storage = torch.zeros(layers, 2, rows, job.heads, slots, job.head_dim, device=job.device, dtype=job.dtype)
         self._job, self._whole = job, slots == length
         self._turns = rotations(length, job.head_dim, job.device) if job.spec.positions == "rope" else None
@@ -114,19 +120,19 @@ class KeysValues:
         if self.first:
             ring = self.first + (position - self.first) % max(1, self.slots - self.first)
             slot = torch.where(position < self.first, position, ring)
-        self._position, self._at = position, slot.view(-1, 1, 1, 1)
+        self._position, self._at = position, slot[:, None, :, None]
 
     def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Store one key and value per row [rows, heads, head_dim]; returns all the layer's keys and values."""
+        """Store keys and values [rows, heads, tokens, head_dim]; returns all the layer's keys and values."""
         keys, values = self.storage[layer]
-        at = self._at.expand(*key.shape[:2], 1, key.shape[2])
-        keys.scatter_(2, at, key[:, :, None])
-        values.scatter_(2, at, value[:, :, None])
+        at = self._at.expand_as(key)
+        keys.scatter_(2, at, key)
+        values.scatter_(2, at, value)
         return keys, values
 
     def placed(self, x: Tensor) -> Tensor:
-        """A query or key [rows, heads, head_dim], rotated by its position if the variant uses RoPE."""
-        return x if self._turns is None else rotate(x, self._turns[self._position, None])
+        """Queries or keys [rows, heads, tokens, head_dim], rotated by their positions if the variant uses RoPE."""
+        return x if self._turns is None else rotate(x, self._turns[self._position][:, None])
 
     def reorder(self, rows: Tensor, beams: int, start: Tensor, most: int, count: Tensor) -> None:
         if self.storage.device.type == "cuda":
@@ -144,36 +150,37 @@ class Dense(KeysValues):
     """Attends over all slots by a backend that takes a dense bias; on a CPU, only over the filled ones."""
 
     def __init__(self, name: str, attend: Callable[..., Tensor], job: Job, layers: int, rows: int, length: int,
-                 features: Features = None) -> None:
-        super().__init__(job, job.spec.visibility.keeps(length), layers, rows, length)
+                 features: Features = None, drafted: int = 0) -> None:
+        super().__init__(job, job.spec.visibility.keeps(length), layers, rows, length, drafted)
         self.name, self._attend, self._bias = name, attend, torch.empty(0)
 
     def ready(self, position: Tensor) -> None:
         super().ready(position)
         used = min(int(position.max()) + 1, self.slots) if position.device.type == "cpu" else self.slots
-        self._bias = bias_at(self._job.spec, self._job.heads, position[:, None], self.positions(position)[:, :used])
+        self._bias = bias_at(self._job.spec, self._job.heads, position, self.positions(position[:, -1])[:, :used])
 
     def step(self, layer: int, qkv: Tensor) -> Tensor:
-        query, key, value = qkv.unbind(1)
+        query, key, value = qkv.transpose(1, 3).unbind(2)
         used = self._bias.shape[-1]
         keys, values = self.append(layer, self.placed(key), value)
-        attended = self._attend(self.placed(query)[:, :, None], keys[:, :, :used], values[:, :, :used], self._bias,
+        attended = self._attend(self.placed(query), keys[:, :, :used], values[:, :, :used], self._bias,
                                 self._job.scaling)
-        return attended[:, :, 0]
+        return attended.transpose(1, 2)
 
 
 class OneQuery(KeysValues):
-    """Our own kernel: it appends and attends in one launch, and reads only what the query sees."""
+    """Our own kernels: they append and attend in one launch, and read only what the queries see."""
 
     name = "one-query"
     capability = Capability(kernels=frozenset({"flash"}),
                             dtypes={"cuda": (torch.float32, torch.bfloat16, torch.float16)}, backward=frozenset(),
                             head_dims=(16, 32, 64, 128, 256))
 
-    def __init__(self, job: Job, layers: int, rows: int, length: int, features: Features = None) -> None:
-        from headtohead.kernels.one_query import attend_one  # Triton is installed only with CUDA
+    def __init__(self, job: Job, layers: int, rows: int, length: int, features: Features = None,
+                 drafted: int = 0) -> None:
+        from headtohead.kernels import few_queries, one_query  # Triton is installed only with CUDA
 
-        super().__init__(job, job.spec.visibility.keeps(length), layers, rows, length)
+        super().__init__(job, job.spec.visibility.keeps(length), layers, rows, length, drafted)
         form, pattern = job.form, job.spec.visibility
         by_form = form is not None and form.parts <= KEPT_IS_SEEN
         blocks = None
@@ -181,19 +188,23 @@ class OneQuery(KeysValues):
             blocks = seen_blocks(pattern, length, job.device).to(torch.uint8)
         self._biased = not by_form and blocks is None
         slopes = slopes_on(job.heads, job.device) if job.spec.positions == "alibi" and not self._biased else None
-        self._attend = partial(attend_one, first=self.first, block=form.block if form else None, seen_blocks=blocks,
+        attend: Callable[..., Tensor] = one_query.attend_one
+        if drafted:
+            attend = partial(few_queries.attend_few, window=form.window if form and by_form else None)
+        self._attend = partial(attend, first=self.first, block=form.block if form else None, seen_blocks=blocks,
                                grain=pattern.grain or 1, slopes=slopes, rotary=self._turns, scale=job.scaling)
         self._bias: Tensor | None = None
 
     def ready(self, position: Tensor) -> None:
-        self._position = position
+        self._position = position[:, 0]
         if self._biased:
-            self._bias = bias_at(self._job.spec, self._job.heads, position[:, None], self.positions(position))
+            self._bias = bias_at(self._job.spec, self._job.heads, position, self.positions(position[:, -1]))
 
     def step(self, layer: int, qkv: Tensor) -> Tensor:
         keys, values = self.storage[layer]
-        out = self._attend(qkv.flatten(1), keys, values, self._position, bias=self._bias)
-        return out.view(len(qkv), *qkv.shape[2:])
+        rows, tokens, _, *rest = qkv.shape
+        out = self._attend(qkv.view(rows * tokens, -1), keys, values, self._position, bias=self._bias)
+        return out.view(rows, tokens, *rest)
 
 
 class FlashAttn(KeysValues):
@@ -202,21 +213,22 @@ class FlashAttn(KeysValues):
     name = "flash-attn"
     capability = replace(flash_attn.capability, forms=frozenset({"window"}))
 
-    def __init__(self, job: Job, layers: int, rows: int, length: int, features: Features = None) -> None:
-        super().__init__(job, Kept(0, length), layers, rows, length)
+    def __init__(self, job: Job, layers: int, rows: int, length: int, features: Features = None,
+                 drafted: int = 0) -> None:
+        super().__init__(job, Kept(0, length), layers, rows, length, drafted)
         slopes = slopes_on(job.heads, job.device) if job.spec.positions == "alibi" else None
         self._attend = partial(import_module("flash_attn").flash_attn_with_kvcache, softmax_scale=job.scaling,
                                causal=True, alibi_slopes=slopes, window_size=flash_attn.window_size(job.form or Form()))
 
     def ready(self, position: Tensor) -> None:
-        self._position, self._filled = position, position.to(torch.int32)
+        self._position, self._filled = position, position[:, 0].to(torch.int32)
 
     def step(self, layer: int, qkv: Tensor) -> Tensor:
-        query, key, value = qkv.unbind(1)
-        keys, values = (kept.transpose(1, 2) for kept in self.storage[layer])
-        query, key, value = self.placed(query)[:, None], self.placed(key)[:, None], value[:, None]
+        query, key, value = qkv.transpose(1, 3).unbind(2)
+        query, key, value, keys, values = (x.transpose(1, 2) for x in (
+            self.placed(query), self.placed(key), value, *self.storage[layer]))
         out: Tensor = self._attend(query, keys, values, key, value, cache_seqlens=self._filled)
-        return out[:, 0]
+        return out
 
 
 class Recurrent:
@@ -228,7 +240,10 @@ class Recurrent:
 
     name, capability = "performer", performer.capability
 
-    def __init__(self, job: Job, layers: int, rows: int, length: int, features: Features = None) -> None:
+    def __init__(self, job: Job, layers: int, rows: int, length: int, features: Features = None,
+                 drafted: int = 0) -> None:
+        if drafted:
+            raise ValueError("a sum over all keys cannot take tokens back")
         self._job, self._features = job, features or [performer.default_features(job)] * layers
         self.sums = torch.zeros(layers, rows, job.heads, len(self._features[0]), job.head_dim + 1, device=job.device)
         self._turns = rotations(length, job.head_dim, job.device) if job.spec.positions == "rope" else None
@@ -242,13 +257,13 @@ class Recurrent:
         self.sums[layer].copy_(sums.repeat_interleave(self.sums.shape[1] // len(keys), 0))
 
     def ready(self, position: Tensor) -> None:
-        self._position = position
+        self._position = position[:, 0]
 
     def step(self, layer: int, qkv: Tensor) -> Tensor:
-        query, key, value = qkv.unbind(1)
+        query, key, value = qkv[:, 0].unbind(1)
         if self._turns is not None:
             query, key = (rotate(x, self._turns[self._position, None]) for x in (query, key))
-        return favor.step(self.sums[layer], query, key, value, self._features[layer], self._job.scaling)
+        return favor.step(self.sums[layer], query, key, value, self._features[layer], self._job.scaling)[:, None]
 
     def reorder(self, rows: Tensor, beams: int, start: Tensor, most: int, count: Tensor) -> None:
         self.sums.copy_(self.sums.index_select(1, rows))

@@ -91,9 +91,10 @@ def _decoded(job: Job, name: str, inputs: list[Tensor], start: int) -> Tensor:
     state.fill(0, placed[:, :, :start], values[:, :, :start], None)
     steps = []
     for position in range(start, job.keys):
-        state.ready(torch.full((job.batch,), position, device=job.device))
-        steps.append(state.step(0, torch.stack([given[:, :, position] for given in inputs], dim=1)).clone())
-    return torch.stack(steps, dim=2)
+        state.ready(torch.full((job.batch, 1), position, device=job.device))
+        new = torch.stack([given[:, None, :, position] for given in inputs], dim=2)
+        steps.append(state.step(0, new).transpose(1, 2).clone())
+    return torch.cat(steps, dim=2)
 
 
 def _errors(results: list[Tensor], exact: list[Tensor]) -> list[float]:

@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from headtohead.attention.decoding import choose_state, state_for
+from headtohead.attention.decoding import choose_state, state_for, takes_back
 from headtohead.attention.job import Job
 from headtohead.attention.plan import Plan, named, plan
 from headtohead.attention.spec import AttentionSpec
@@ -78,6 +78,7 @@ class Engine:
 
     def __init__(self, model: GPT2, graphs: bool | None = None) -> None:
         self.device, self.dtype, self.config = model.device, model.dtype, model.config
+        self._limit = model.length_limit
         self.graphs = self.device.type == "cuda" if graphs is None else graphs
         self._asked = model.config.attention_backend
         self._heads, self._head_dim = model.config.n_head, model.config.n_embd // model.config.n_head
@@ -93,6 +94,7 @@ class Engine:
         self._recordings: OrderedDict[Hashable, Recording[Any]] = OrderedDict()
         self.decoder = " + ".join(dict.fromkeys(choose_state(self._job(kind, 1, 1, 2), self._asked)
                                                 for kind in self._kinds))
+        self.takes_back = all(takes_back(kind.spec) for kind in self._kinds)  # tokens that turn out wrong
 
     def backend_for(self, length: int) -> str:
         """What computes attention in a pass over `length` tokens."""
@@ -126,6 +128,7 @@ class Engine:
             lengths: int64 [batch], the prompts' lengths, padding being on the right; None if all fill their rows.
         """
         batch, length = ids.shape
+        self.check_length(length if lengths is None else 1)
         position = torch.arange(length, device=self.device).expand_as(ids)
         if lengths is not None:  # the padding must stay within the positions
             position = torch.minimum(position, lengths[:, None] - 1)
@@ -141,41 +144,39 @@ class Engine:
             attended: Tensor = planned.kernel(query, key, value, *self._features[layer])
             return attended.transpose(1, 2).reshape(len(qkv), -1)
 
-        return self._pass(ids.reshape(-1), position.reshape(-1), attention, batch, lengths)
+        last = length * torch.arange(batch, device=self.device) + (length if lengths is None else lengths) - 1
+        return self._pass(ids.reshape(-1), position.reshape(-1), attention, last)
 
     def decode(self, ids: Tensor, positions: Tensor, cache: Cache) -> Tensor:
-        """Logits [rows, vocabulary] after one more token in each row.
+        """Logits [rows, tokens, vocabulary], each after one more token of its row.
 
         Args:
-            ids, positions: [rows], the tokens and their positions in their rows, padding not counted.
+            ids, positions: [rows, tokens], the tokens and their positions in their rows, padding not counted. If there
+                are several, the cache was made for as many drafted ones; those beyond a position table have its last
+                position, and mean nothing.
         """
         for state in cache.states:
             state.ready(positions)
 
         def attention(layer: int, qkv: Tensor) -> Tensor:
             state, inside = cache.of(layer)
-            return state.step(inside, qkv.view(len(ids), 3, self._heads, self._head_dim)).reshape(len(ids), -1)
+            return state.step(inside, qkv.view(*ids.shape, 3, self._heads, self._head_dim)).reshape(len(qkv), -1)
 
-        return self._pass(ids, positions, attention, len(ids))
+        return self._pass(ids.reshape(-1), positions.reshape(-1), attention).view(*ids.shape, -1)
 
-    def _pass(self, ids: Tensor, positions: Tensor, attention: Callable[[int, Tensor], Tensor], batch: int,
-              lengths: Tensor | None = None) -> Tensor:
-        """All layers; after the last layer's attention, only each sequence's last token goes on."""
-        x = self._network.embed(ids, positions)
+    def _pass(self, ids: Tensor, positions: Tensor, attention: Callable[[int, Tensor], Tensor],
+              last: Tensor | None = None) -> Tensor:
+        """All layers; after the last layer's attention, only the tokens `last` go on, or all."""
         arithmetic = self._arithmetic(len(ids))
+        x = arithmetic.embed(ids, positions)
         *blocks, final = enumerate(self._network.blocks)
         for index, block in blocks:
             x = arithmetic.after_attention(x, attention(index, arithmetic.before_attention(x, block)), block)
         index, block = final
         attended = attention(index, arithmetic.before_attention(x, block))
-        last = self._last(batch, len(x) // batch, lengths)
-        x, attended = x[last], attended[last]
+        if last is not None:
+            x, attended = x[last], attended[last]
         return arithmetic.logits(arithmetic.after_attention(x, attended, block))
-
-    def _last(self, batch: int, length: int, lengths: Tensor | None) -> Tensor:
-        """Where each sequence's last token is, in rows of `length` end to end: int64 [batch]."""
-        start = length * torch.arange(batch, device=self.device)
-        return start + (length if lengths is None else lengths) - 1
 
     def _arithmetic(self, tokens: int) -> Arithmetic:
         """How to compute a pass over `tokens` tokens."""
@@ -185,14 +186,19 @@ class Engine:
 
         return SingleRow(self._network) if tokens == 1 else Fused(self._network)
 
-    def cache(self, rows: int, length: int) -> Cache:
-        """Room for `rows` sequences of `length` tokens."""
+    def cache(self, rows: int, length: int, drafted: int = 0) -> Cache:
+        """Room for `rows` sequences of `length` tokens, and for as many `drafted` ones, which may turn out wrong."""
         states = []
         for kind in self._kinds:
             features = [one for layer in kind.layers for one in self._features[layer]]
-            states.append(state_for(self._job(kind, rows, 1, length), len(kind.layers), rows, length, self._asked,
-                                    features))
+            states.append(state_for(self._job(kind, rows, 1 + drafted, length + drafted), len(kind.layers), rows,
+                                    length + drafted, self._asked, features, drafted))
         return Cache(states, self._places)
+
+    def check_length(self, tokens: int) -> None:
+        """Raise ValueError if there are more tokens than positions. (A GPU would read beyond the table.)"""
+        if self._limit is not None and tokens > self._limit:
+            raise ValueError(f"{tokens:,} tokens are more than the model's {self._limit:,} positions")
 
     def _plan(self, kind: Kind, batch: int, length: int, varied: bool) -> Plan:
         job = self._job(kind, batch, length, length, varied)

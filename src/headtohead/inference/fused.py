@@ -4,11 +4,14 @@ import torch
 from torch import Tensor
 
 from headtohead.inference.network import Arithmetic, Block
-from headtohead.kernels.layers import add_norm, linear
+from headtohead.kernels.layers import add_norm, embed, linear
 
 
 class Fused(Arithmetic):
     """Seven kernels per layer: biases, tanh GELU and sums are fused into the matrix products and norms."""
+
+    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
+        return embed(ids, positions, self.network.tokens, self.network.places)
 
     def before_attention(self, x: Tensor, block: Block) -> Tensor:
         return torch.addmm(block.qkv.bias, add_norm(x, block.deferred_bias, block.norm_1), block.qkv.weight)
@@ -27,7 +30,7 @@ class Fused(Arithmetic):
         return (add_norm(x, network.deferred_bias, network.norm) @ network.head.t())[:, :network.vocabulary]
 
 
-class SingleRow(Arithmetic):
+class SingleRow(Fused):
     """Five kernels per layer, for a single token."""
 
     def before_attention(self, x: Tensor, block: Block) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from headtohead.inference.engine import Engine
+from headtohead.inference.lookup import drafted_for
 from headtohead.inference.search import generate, stream
 from headtohead.models.batches import collate, pad_left
 from headtohead.models.gpt2 import GPT2
@@ -43,7 +44,7 @@ def write_aloud(engine: Engine, tokenizer: PreTrainedTokenizerBase, prompt: list
     written: list[int] = []
     told = ""
     for token in stream(engine, ids, max_new_tokens=settings.max_new_tokens, no_repeat_ngram=settings.no_repeat_ngram,
-                        end=tokenizer.eos_token_id):
+                        end=tokenizer.eos_token_id, drafted=drafted_for(engine, 1, settings)):
         written.append(token)
         text = tokenizer.decode(written, skip_special_tokens=True).strip()
         if text.startswith(told) and not text.endswith(BROKEN):
@@ -65,7 +66,8 @@ def generate_tokens(engine: Engine, tokenizer: PreTrainedTokenizerBase, prompts:
     padding = (mask == 0).sum(1)
     return generate(engine, ids.to(engine.device), padding.to(engine.device) if padding.any() else None,
                     max_new_tokens=settings.max_new_tokens, beams=settings.beams,
-                    no_repeat_ngram=settings.no_repeat_ngram, end=tokenizer.eos_token_id)
+                    no_repeat_ngram=settings.no_repeat_ngram, end=tokenizer.eos_token_id,
+                    drafted=drafted_for(engine, len(prompts), settings))
 
 
 @torch.inference_mode()

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, pad
+from torch.nn.functional import embedding, layer_norm, pad
 
 from headtohead.models.gpt2 import ALIGNED, GPT2
 
@@ -40,7 +40,9 @@ class Network:
 
     def __init__(self, model: GPT2) -> None:
         config, transformer = model.config, model.transformer
-        self.vocabulary, self._wte, self._wpe = config.vocab_size, transformer.wte, transformer.wpe
+        self.vocabulary = config.vocab_size
+        self.tokens: Tensor = transformer.wte.weight
+        self.places: Tensor | None = getattr(transformer.wpe, "weight", None)  # the position table, if there is one
         self.norm = transformer.ln_f
         deferred = [None, *(block.mlp.c_proj.bias for block in transformer.h)]
         self.blocks = [Block(block.ln_1, block.ln_2, block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc,
@@ -58,17 +60,18 @@ class Network:
         self.head = pad(head.weight.data, (0, 0, 0, -self.vocabulary % ALIGNED))
         head.weight.data = self.head[:self.vocabulary]
 
-    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
-        """ids and positions [tokens] -> [tokens, width]."""
-        x: Tensor = self._wte(ids) + self._wpe(positions)
-        return x
-
 
 class Arithmetic(ABC):
-    """The three parts of a pass; attention comes between the first two."""
+    """The four parts of a pass; attention comes between the second and the third."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
+
+    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """ids and positions [tokens] -> [tokens, width]; positions beyond the table have the last one's place."""
+        x = embedding(ids, self.network.tokens)
+        places = self.network.places
+        return x if places is None else x + embedding(positions.clamp(max=len(places) - 1), places)
 
     @abstractmethod
     def before_attention(self, x: Tensor, block: Block) -> Tensor:

@@ -7,8 +7,9 @@ from transformers import PreTrainedTokenizerBase
 
 from headtohead.inference.engine import Engine
 from headtohead.inference.generation import reference_losses, write_summaries
+from headtohead.inference.lookup import drafted_for
 from headtohead.models.gpt2 import GPT2
-from headtohead.params import Generate
+from headtohead.params import AUTO, Generate
 from headtohead.progress import Bar
 from headtohead.records import Record
 from headtohead.tokens.layout import Layout
@@ -47,6 +48,10 @@ def predict(model: GPT2, tokenizer: PreTrainedTokenizerBase, rows: Any, settings
     examples = [(sequence[:layout.max_length], prompt) for sequence, prompt in examples]
     engine, longest = Engine(model), max(map(len, prompts))
     written_by = engine.generation_by(longest)
+    if drafted := drafted_for(engine, min(settings.batch_size, len(prompts)), settings):
+        written_by += f", {drafted} tokens drafted by prompt lookup"
+    elif settings.lookup not in (AUTO, 0):
+        log.warning("%s: no prompt lookup, because Performer's sums cannot take tokens back", title)
     log.info("%s: %d articles of %d to %d tokens, attention by %s", title, len(prompts), min(map(len, prompts)),
              longest, written_by)
     with Bar(title, total=len(prompts)) as bar:

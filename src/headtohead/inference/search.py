@@ -10,13 +10,17 @@ from torch import Tensor
 from headtohead.inference.engine import Engine, Recording, rounded
 from headtohead.inference.graphs import Part
 
-CHECKED = 8  # steps between two checks whether all is done; each check waits for the GPU
 NEVER = -1.0e9  # transformers' score for what must not be chosen
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What one recording serves. `end` is the token that ends a sequence, or None."""
+    """What one recording serves.
+
+    Args:
+        end: the token that ends a sequence, or None.
+        drafted: tokens that prompt lookup drafts in each row for one pass.
+    """
 
     batch: int
     length: int
@@ -24,11 +28,12 @@ class Shape:
     beams: int
     no_repeat_ngram: int
     end: int | None
+    drafted: int
 
 
 @torch.inference_mode()
 def generate(engine: Engine, ids: Tensor, left_padding: Tensor | None = None, *, max_new_tokens: int, beams: int = 1,
-             no_repeat_ngram: int = 0, end: int | None = None) -> Tensor:
+             no_repeat_ngram: int = 0, end: int | None = None, drafted: int = 0) -> Tensor:
     """The continuation of each prompt: the same tokens as transformers' `generate` gives.
 
     Args:
@@ -37,56 +42,75 @@ def generate(engine: Engine, ids: Tensor, left_padding: Tensor | None = None, *,
         beams: 1 is greedy search; more is beam search with transformers' defaults (scores divided by length).
         no_repeat_ngram: n-grams of this size do not occur twice in a continuation; 0 allows them.
         end: the token that ends a continuation, and pads it; with None all are `max_new_tokens` long.
+        drafted: how many tokens greedy search drafts from the prompt, to verify them in one pass (see `lookup.py`).
 
     Returns:
         int64 [batch, at most max_new_tokens].
     """
-    recording = _loaded(engine, ids, left_padding, max_new_tokens, beams, no_repeat_ngram, end)
+    recording = search_for(engine, ids, left_padding, max_new_tokens, beams, no_repeat_ngram, end, drafted)
     search = recording.program
     recording.replay(0)
     for step in range(1, max_new_tokens):
-        if end is not None and (not engine.graphs or step % CHECKED == 0) and search.done():
+        if search.may_end and (not engine.graphs or step % search.checked == 0) and search.done():
             break
         recording.replay(1)
     return search.result()[:len(ids)].clone()
 
 
 @torch.inference_mode()
-def stream(engine: Engine, ids: Tensor, *, max_new_tokens: int, no_repeat_ngram: int = 0, end: int | None = None
-           ) -> Iterator[int]:
+def stream(engine: Engine, ids: Tensor, *, max_new_tokens: int, no_repeat_ngram: int = 0, end: int | None = None,
+           drafted: int = 0) -> Iterator[int]:
     """The tokens of one prompt's greedy continuation, each as soon as it is chosen, without `end`.
 
     Args:
         ids: [1, length] on the engine's device.
+        drafted: see `generate`.
     """
-    recording = _loaded(engine, ids, None, max_new_tokens, 1, no_repeat_ngram, end)
-    for step in range(max_new_tokens):
-        recording.replay(min(step, 1))
-        token = int(recording.program.latest[0])
-        if token == end:
-            return
-        yield token
+    recording = search_for(engine, ids, None, max_new_tokens, 1, no_repeat_ngram, end, drafted)
+    search, told = recording.program, 0
+    while told < max_new_tokens:
+        recording.replay(min(told, 1))
+        for token in search.written()[told:]:
+            if token == end:
+                return
+            yield token
+            told += 1
 
 
-def _loaded(engine: Engine, ids: Tensor, left_padding: Tensor | None, new_tokens: int, beams: int,
-            no_repeat_ngram: int, end: int | None) -> "Recording[Search]":
-    """A search that holds the prompts and has not begun."""
+def search_for(engine: Engine, ids: Tensor, left_padding: Tensor | None, new_tokens: int, beams: int,
+               no_repeat_ngram: int, end: int | None, drafted: int) -> "Recording[Search]":
+    """A search that holds the prompts and has not begun.
+
+    Raises:
+        ValueError: there are more tokens than the model has positions.
+    """
     batch, length = ids.shape
+    engine.check_length(length + new_tokens - 1)  # the last token is never run
     padding = torch.zeros(batch, dtype=torch.int64, device=ids.device) if left_padding is None else left_padding
     rows, slots = (rounded(batch), rounded(length)) if engine.graphs else (batch, length)
-    shape = Shape(rows, slots, new_tokens, beams, no_repeat_ngram, end)
-    kind: type[Search] = Greedy if beams == 1 else Beams
-    recording = engine.recording(shape, lambda: kind(engine, shape))
+    shape = Shape(rows, slots, new_tokens, beams, no_repeat_ngram, end, drafted)
+    recording = engine.recording(shape, lambda: _kind(shape)(engine, shape))
     recording.program.load(ids, padding)
     return recording
 
 
-class Search(ABC):
-    """What both searches share: the prompts, the cache, the tokens chosen so far, and a clock.
+def _kind(shape: Shape) -> "type[Search]":
+    from headtohead.inference.lookup import Lookup  # which is a Search
 
-    Every token adds 1 to all numbers of the clock: the count of tokens, and the position of each row's latest one,
-    padding not counted.
+    if shape.drafted:
+        return Lookup
+    return Greedy if shape.beams == 1 else Beams
+
+
+class Search(ABC):
+    """What all searches share: the prompts and the cache.
+
+    Attributes:
+        checked: steps between two checks whether all is done; each check waits for the GPU.
+        finished: bool [batch], on the device; further steps do not change these prompts' continuations.
     """
+
+    checked = 8
 
     def __init__(self, engine: Engine, shape: Shape) -> None:
         self.engine, self.shape = engine, shape
@@ -96,11 +120,13 @@ class Search(ABC):
         self.lengths = torch.ones(shape.batch, dtype=torch.int64, device=device)  # of the prompts
         self.starts = torch.ones(self.rows, dtype=torch.int64, device=device)  # of the continuations, in their rows
         self.idle = torch.zeros(shape.batch, dtype=torch.bool, device=device)
-        self.clock = torch.zeros(1 + self.rows, dtype=torch.int64, device=device)
-        self.count, self.positions = self.clock[:1], self.clock[1:]
-        self.latest = torch.zeros(self.rows, dtype=torch.int64, device=device)
-        self.tokens = torch.zeros(self.rows, shape.new_tokens, dtype=torch.int64, device=device)
-        self.cache = engine.cache(self.rows, shape.length + shape.new_tokens)
+        self.finished = torch.zeros_like(self.idle)
+        self.cache = engine.cache(self.rows, shape.length + shape.new_tokens, shape.drafted)
+
+    @property
+    def may_end(self) -> bool:
+        """Whether it may be done before its last step."""
+        return self.shape.end is not None
 
     def load(self, ids: Tensor, padding: Tensor) -> None:
         """Left-align the prompts: causality hides the padding. Unused rows get one token and start finished."""
@@ -118,8 +144,43 @@ class Search(ABC):
         parts: list[Part] = [self.start, self.step]
         return parts[:self.shape.new_tokens]
 
+    def done(self) -> bool:
+        """Whether further steps cannot change the result; waits for the device."""
+        return bool(self.finished.all())
+
+    @abstractmethod
     def start(self) -> None:
         """Run the prompts and choose the first token."""
+
+    @abstractmethod
+    def step(self) -> None:
+        """Choose one more token, or several."""
+
+    @abstractmethod
+    def written(self) -> list[int]:
+        """The first row's tokens so far; waits for the device."""
+
+    @abstractmethod
+    def result(self) -> Tensor:
+        """The continuations [batch, length of the longest]."""
+
+
+class OneByOne(Search):
+    """A token in every row each time, and a clock.
+
+    Every token adds 1 to all numbers of the clock: the count of tokens, and the position of each row's latest one,
+    padding not counted.
+    """
+
+    def __init__(self, engine: Engine, shape: Shape) -> None:
+        super().__init__(engine, shape)
+        device = engine.device
+        self.clock = torch.zeros(1 + self.rows, dtype=torch.int64, device=device)
+        self.count, self.positions = self.clock[:1], self.clock[1:]
+        self.latest = torch.zeros(self.rows, dtype=torch.int64, device=device)
+        self.tokens = torch.zeros(self.rows, shape.new_tokens, dtype=torch.int64, device=device)
+
+    def start(self) -> None:
         self.count.zero_()
         self.positions.copy_(self.starts - 1)
         self.tokens.fill_(self.shape.end or 0)
@@ -128,8 +189,10 @@ class Search(ABC):
         self.choose(logits.repeat_interleave(self.shape.beams, 0))
 
     def step(self) -> None:
-        """Choose one more token."""
-        self.choose(self.engine.decode(self.latest, self.positions, self.cache))
+        self.choose(self.engine.decode(self.latest[:, None], self.positions[:, None], self.cache)[:, 0])
+
+    def written(self) -> list[int]:
+        return self.tokens[0, :int(self.count)].tolist()
 
     @abstractmethod
     def reset(self) -> None:
@@ -139,21 +202,9 @@ class Search(ABC):
     def choose(self, logits: Tensor) -> None:
         """Choose the next token of every row from logits [rows, vocabulary], and advance the clock."""
 
-    @abstractmethod
-    def done(self) -> bool:
-        """Whether further steps cannot change the result; waits for the device."""
 
-    @abstractmethod
-    def result(self) -> Tensor:
-        """The continuations [batch, length of the longest]."""
-
-
-class Greedy(Search):
+class Greedy(OneByOne):
     """The likeliest token each time."""
-
-    def __init__(self, engine: Engine, shape: Shape) -> None:
-        super().__init__(engine, shape)
-        self.finished = torch.zeros_like(self.idle)
 
     def reset(self) -> None:
         self.finished.copy_(self.idle)
@@ -169,20 +220,11 @@ class Greedy(Search):
         self.latest.copy_(chosen)
         self.clock.add_(1)
 
-    def done(self) -> bool:
-        return bool(self.finished.all())
-
     def result(self) -> Tensor:
-        """Cut to the longest continuation, including its end-of-text."""
-        if self.shape.end is None:
-            return self.tokens
-        is_end = (self.tokens == self.shape.end).long()
-        before_first_end = is_end.cumsum(1) - is_end == 0  # or at it
-        lengths = before_first_end[~self.idle].sum(1)
-        return self.tokens[:, :int(lengths.max())]
+        return up_to_the_last_end(self.tokens, self.shape.end, ~self.idle)
 
 
-class Beams(Search):
+class Beams(OneByOne):
     """Beam search as in transformers: the best `beams` open sequences continue, and the best finished ones are kept.
 
     A sequence's score is the sum of its tokens' log-probabilities; a finished one's is divided by its length.
@@ -197,7 +239,6 @@ class Beams(Search):
         self.best_scores = torch.zeros(size, device=device)
         self.best_lengths = torch.zeros(size, dtype=torch.int64, device=device)
         self.hopeful = torch.zeros(shape.batch, 1, dtype=torch.bool, device=device)
-        self.exhausted = torch.zeros((), dtype=torch.bool, device=device)
         self._first_row = torch.arange(shape.batch, device=device)[:, None] * shape.beams
 
     def reset(self) -> None:
@@ -207,7 +248,7 @@ class Beams(Search):
         self.best_scores.fill_(NEVER)
         self.best_lengths.zero_()
         self.hopeful.copy_(~self.idle[:, None])
-        self.exhausted.zero_()
+        self.finished.copy_(self.idle)
 
     def choose(self, logits: Tensor) -> None:
         shape, wanted = self.shape, 2 * self.shape.beams
@@ -251,10 +292,7 @@ class Beams(Search):
         self.cache.reorder(rows, self.shape.beams, self.starts, self.shape.new_tokens, self.count)
         reachable = scores[:, :1] / self.count
         self.hopeful.logical_and_((reachable > self.best_scores[:, -1:]) | (self.best_scores[:, -1:] <= NEVER / 2))
-        self.exhausted.copy_(finished.all())
-
-    def done(self) -> bool:
-        return bool(self.exhausted | ~self.hopeful.any())
+        self.finished.copy_(~self.hopeful[:, 0] | finished.all())
 
     def result(self) -> Tensor:
         return self.best[:, 0, :int(self.best_lengths[:, 0][~self.idle].max())]
@@ -269,13 +307,28 @@ def likeliest(logits: Tensor) -> Tensor:
     return layers.likeliest(logits)
 
 
+def up_to_the_last_end(tokens: Tensor, end: int | None, real: Tensor) -> Tensor:
+    """Continuations [rows, new_tokens] cut to the longest of the `real` [rows] ones, including its end-of-text."""
+    if end is None:
+        return tokens
+    is_end = (tokens == end).long()
+    before_first_end = is_end.cumsum(1) - is_end == 0  # or at it
+    return tokens[:, :int(before_first_end[real].sum(1).max())]
+
+
 def without_repeats(scores: Tensor, tokens: Tensor, count: Tensor, size: int) -> Tensor:
-    """Scores [rows, vocabulary] with -inf for tokens that would repeat an n-gram of the first `count` [1] `tokens`."""
+    """Scores [rows, vocabulary] with -inf for tokens that would repeat an n-gram of a row's first `count` `tokens`.
+
+    Args:
+        tokens: [rows, places].
+        count: int64 [rows or 1].
+    """
     if tokens.shape[1] < size:
         return scores
     grams = tokens.unfold(1, size, 1)  # [rows, places, size]
+    count = count[:, None]
     recent = count - size + 1 + torch.arange(size - 1, device=tokens.device)
-    latest = tokens.index_select(1, recent.clamp(min=0))
+    latest = tokens.gather(1, recent.clamp(min=0).expand(len(tokens), -1))
     place = torch.arange(grams.shape[1], device=tokens.device)
     repeats = (grams[:, :, :-1] == latest[:, None]).all(-1) & (place + size <= count)
     token = grams[:, :, -1]

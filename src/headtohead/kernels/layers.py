@@ -16,6 +16,32 @@ ROW_BLOCK, WIDTH_BLOCK, LINEAR_WARPS = 4, 512, 4  # of the weights that one prog
 LOGIT_BLOCK, LOGIT_WARPS = 16_384, 16  # logits that `likeliest` reads at once
 
 
+def embed(ids: Tensor, positions: Tensor, tokens: Tensor, places: Tensor | None) -> Tensor:
+    """tokens[ids] + places[positions]: [ids, width] from int64 [ids] and tables [vocabulary or positions, width].
+
+    Positions beyond the table have its last place. PyTorch's gathering takes 9 microseconds for a few tokens.
+    """
+    width = tokens.shape[1]
+    out = torch.empty(len(ids), width, dtype=tokens.dtype, device=tokens.device)
+    _embed[(len(ids),)](ids, positions, tokens, tokens if places is None else places, out, width,
+                        0 if places is None else len(places), PLACED=places is not None,
+                        BLOCK=triton.next_power_of_2(width), num_warps=4)
+    return out
+
+
+@triton.jit
+def _embed(ids_at, positions_at, tokens_at, places_at, out_at, width, places, PLACED: tl.constexpr,
+           BLOCK: tl.constexpr):
+    which = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    inside = column < width
+    x = tl.load(tokens_at + tl.load(ids_at + which) * width + column, inside, 0.0).to(tl.float32)
+    if PLACED:
+        position = tl.minimum(tl.load(positions_at + which), places - 1)
+        x += tl.load(places_at + position * width + column, inside, 0.0).to(tl.float32)
+    tl.store(out_at + which * width + column, x, inside)
+
+
 def add_norm(x: Tensor, bias: Tensor | None, norm: Any) -> Tensor:
     """Add `bias` [width] to `x` [tokens, width] in place and return its layer norm (Ba et al. 2016, equation 4)."""
     out = torch.empty_like(x)

@@ -45,34 +45,34 @@ def attend_one(qkv: Tensor, keys: Tensor, values: Tensor, position: Tensor, *, f
     """
     rows, heads, slots, dim = keys.shape
     out = torch.empty(rows, heads * dim, dtype=qkv.dtype, device=qkv.device)
-    splits = splits or _splits(rows * heads, slots, qkv.device)
+    splits = splits or splits_for(rows * heads, slots, qkv.device)
     size, warps = WHOLE if splits == 1 else SPLIT
     partial = torch.empty(rows * heads * splits * (dim + 2) if splits > 1 else 0, device=qkv.device)
     _attend_one[(rows * heads, splits)](
         qkv, keys, values, position,
         *(qkv if given is None else given for given in (seen_blocks, slopes, bias, rotary)), out, partial, slots, first,
-        ring_of(slots, first), grain, 0 if seen_blocks is None else len(seen_blocks), scale, *_strides(bias),
+        ring_of(slots, first), grain, 0 if seen_blocks is None else len(seen_blocks), scale, *strides_of(bias),
         RESTARTS=block is not None, BY_BLOCK=seen_blocks is not None, ALIBI=slopes is not None,
         BIASED=bias is not None, ROTARY=rotary is not None, HEADS=heads, DIM=dim, BLOCK=size, SPLITS=splits,
         num_warps=warps)
     if splits > 1:
-        _merge[(rows * heads,)](partial, out, DIM=dim, SPLITS=splits, BLOCK=triton.next_power_of_2(splits), num_warps=1)
+        merge[(rows * heads,)](partial, out, DIM=dim, SPLITS=splits, BLOCK=triton.next_power_of_2(splits), num_warps=1)
     return out
 
 
-def _strides(bias: Tensor | None) -> tuple[int, int]:
+def strides_of(bias: Tensor | None) -> tuple[int, int]:
     """Of rows and heads, 0 where one serves all."""
     if bias is None:
         return 0, 0
     return bias.stride(0) * (bias.shape[0] > 1), bias.stride(1) * (bias.shape[1] > 1)
 
 
-def _splits(programs: int, slots: int, device: torch.device) -> int:
+def splits_for(programs: int, slots: int, device: torch.device, share: int = LEAST_SHARE) -> int:
     """In how many shares to read the keys, so that two programs a multiprocessor are at work."""
     if device.type != "cuda":  # Triton's interpreter runs one program after another
         return 1
     wanted = 2 * torch.cuda.get_device_properties(device).multi_processor_count // programs
-    return max(1, min(wanted, slots // LEAST_SHARE))
+    return max(1, min(wanted, slots // share))
 
 
 @triton.jit
@@ -149,7 +149,7 @@ def _turned(x, x_at, angles_at, DIM: tl.constexpr):
 
 
 @triton.jit
-def _merge(partial_at, out_at, DIM: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr):
+def merge(partial_at, out_at, DIM: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr):
     """Shares of one softmax put together, each weighted by its highest score."""
     which = tl.program_id(0).to(tl.int64)
     channel, split = tl.arange(0, DIM), tl.arange(0, BLOCK)

@@ -51,10 +51,12 @@ def settings_of(checkpoint: Path, wishes: Wishes) -> Settings:
     """
     training = _config(checkpoint).get("training") or {}
     preset, backend = _preset(training.get("preset"))
-    chosen = preset.generate.model_dump() if preset else {
+    chosen: dict[str, Any] = preset.generate.model_dump() if preset else {
         "batch_size": 16, "beams": 1, "no_repeat_ngram": 0, "precision": "float32"}
     chosen |= {key: training[key] for key in ("max_new_tokens",) if key in training}
     chosen |= {key: value for key, value in asdict(wishes).items() if value is not None and key != "max_length"}
+    if chosen["beams"] > 1:  # the preset's prompt lookup is for greedy search
+        chosen.pop("lookup", None)
     if "max_new_tokens" not in chosen:
         raise DataError(f"{checkpoint} does not say how long its summaries may be; give --max-new-tokens")
     trained = training.get("max_length", preset.tokenizer.max_length if preset else None)
@@ -63,9 +65,9 @@ def settings_of(checkpoint: Path, wishes: Wishes) -> Settings:
 
 def digest_of(checkpoint: Path, settings: Settings) -> str:
     """Identifies what a summary follows from, besides its article. The batch size may change it by no more than
-    rounding, and does not count."""
+    rounding, and neither counts nor does prompt lookup."""
     files = {file.name: file for pattern in FILES for file in sorted(checkpoint.glob(pattern))}
-    chosen = settings.generate.model_dump(exclude={"batch_size"}) | {"max_length": settings.max_length}
+    chosen = settings.generate.model_dump(exclude={"batch_size", "lookup"}) | {"max_length": settings.max_length}
     return short_digest(json.dumps([identity(files), chosen]))
 
 
