@@ -78,7 +78,7 @@ def save(rows, path: Path) -> Path:
 
 def test_a_file_with_odd_columns_becomes_a_preset_that_runs(folder, monkeypatch, capsys):
     save(ROWS, folder / "meine Texte.csv")
-    h2h(monkeypatch, "init", "meine Texte.csv", "--minutes", "30")
+    h2h(monkeypatch, "init", "meine Texte.csv", "--minutes", "3000")
     said = capsys.readouterr().out
     assert "'Volltext #1'" in said
     assert "320 rows read, 320 usable" in said
@@ -86,6 +86,7 @@ def test_a_file_with_odd_columns_becomes_a_preset_that_runs(folder, monkeypatch,
     assert any(line.startswith("  dvc exp run -S preset=mine") for line in said.splitlines())
     preset = chosen(folder).chosen
     assert (preset.data.article, preset.data.summary) == ("Volltext #1", "Kurz; gesagt")
+    assert "grid: true\n" in (folder / "params.yaml").read_text()  # as people write it
     assert preset.data.train + preset.data.validation + preset.data.test == 320
     fetch_subset.main()
     tokenize.main()
@@ -328,14 +329,17 @@ def test_every_decision_is_a_preset_that_is_allowed_and_keeps_to_the_time(
 
 
 SMALL = deciding.draft(read_params(ROOT / "params.yaml").presets["news"].data, "small", None, None,
-                       {"train": 2250, "validation": 150, "test": 600}, lengths(100, 30), deciding.shape_of("small"), CPU)
-COST = Cost(step=0.1, evaluated=0.005, saved=0.1, summary=0.02, forward=0.005, generation=0.1, lesson=0.08, scored=0.003,
-            at_once=2)
+                       {"train": 2250, "validation": 150, "test": 600}, lengths(100, 30), deciding.shape_of("small"),
+                       CPU)
+COST = Cost(step=0.1, evaluated=0.005, saved=0.1, summary=0.02, forward=0.005, generation=0.1, lesson=0.08,
+            scored=0.003, at_once=2)
 
 
-def fitted(minutes: float, cost: Cost = COST, count: int = 4) -> fitting.Plan:
-    variants = [read_params(ROOT / "params.yaml").variants[name] for name in STUDY[:count]]
-    return fitting.fitted(Preset.model_validate(SMALL), cost, minutes, variants, CPU, deciding.MOST_SEEDS)
+FOUR = [read_params(ROOT / "params.yaml").variants[name] for name in STUDY]
+
+
+def fitted(minutes: float, cost: Cost = COST) -> fitting.Plan:
+    return fitting.fitted(Preset.model_validate(SMALL), cost, minutes, FOUR, CPU, deciding.MOST_SEEDS)
 
 
 def test_a_grid_comes_after_the_steps_and_three_seeds():
@@ -354,10 +358,13 @@ def test_a_grid_comes_after_the_steps_and_three_seeds():
     "training": ["step", "evaluated", "saved", "summary"], "timing": ["forward", "generation", "lesson"],
     "rest": ["summary", "scored"]}.items() for field in fields])
 def test_every_measured_second_counts_where_it_is_spent(part, field):
-    slower = fitted(10, replace(COST, **{field: 3 * getattr(COST, field)}))
-    plan = fitted(10)
-    spent = getattr(plan, part) / plan.steps if field == "step" else getattr(plan, part)
-    assert (getattr(slower, part) / slower.steps if field == "step" else getattr(slower, part)) != spent
+    def spent(cost):
+        preset = Preset.model_validate(SMALL)
+        return {"training": fitting._training(preset, cost, 4, steps=1000, seeds=1),
+                "timing": fitting._profile(preset, preset.profile, cost, FOUR[0], CPU),
+                "rest": fitting._rest(preset, cost, 4, seeds=1)}[part]
+
+    assert spent(replace(COST, **{field: 3 * getattr(COST, field)})) > spent(COST)
 
 
 def test_summaries_of_one_seed_are_written_one_after_the_other():

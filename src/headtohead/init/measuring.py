@@ -94,16 +94,17 @@ def measure(params: Params, preset: Preset, tokenizer: PreTrainedTokenizerBase, 
     sharing = share_cores(params.model_copy(update={"presets": {params.preset: preset}}), on)
     work = _Work(preset, tokenizer, rows, params.seed, on)
     with beside(lambda: (work.training(), work.summaries(preset.generate.batch_size))) if sharing else nullcontext():
-        step, evaluated, saved = work.training()
+        training = work.training()
         batch = work.summaries(preset.generate.batch_size)
     torch.set_num_threads(cores_of_all)
-    lesson = work.training()[0] if sharing else step
-    return Cost(step, evaluated, saved, batch / preset.generate.batch_size, work.forward(), work.summaries(1),
-                lesson / preset.train.accumulation, _scoring_seconds(rows), at_once=2 if sharing else 1)
+    alone = work.training(whole=False) if sharing else training
+    return Cost(training.step, training.evaluation / work.validated, training.checkpoint,
+                batch / preset.generate.batch_size, work.forward(), work.summaries(1),
+                alone.step / preset.train.accumulation, _scoring_seconds(rows), at_once=2 if sharing else 1)
 
 
 class _Work:
-    """What a run does over and over, each as seconds."""
+    """What a run does over and over, in seconds."""
 
     def __init__(self, preset: Preset, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Record], seed: int,
                  on: torch.device) -> None:
@@ -125,17 +126,21 @@ class _Work:
         self._model.zero_grad()
         return Engine(self._model.eval().to(self._on, getattr(torch, self._preset.generate.precision)))
 
-    def training(self) -> tuple[float, float, float]:
-        """A step, an article's loss in validation, a checkpoint."""
+    @property
+    def validated(self) -> int:
+        """How many articles a validation has here: a batch."""
+        return 4 * self._preset.train.batch_size
+
+    def training(self, whole: bool = True) -> "_Clock":
+        """Steps of a training, and if it is `whole` a validation and a checkpoint."""
         train, on = self._preset.train, self._on
-        clock, length = _Clock(on), self._preset.tokenizer.max_length if compiles(on) else None
+        clock, length = _Clock(on, whole), self._preset.tokenizer.max_length if compiles(on) else None
         some = list(islice(cycle(self._examples), BATCHES * train.batch_size * train.accumulation))
-        validation = some[:4 * train.batch_size]
+        endless = train.model_copy(update={"steps": 1_000_000, "evaluations": 1})
         with tempfile.TemporaryDirectory() as folder:
-            prepare(self._model, some, validation, train.model_copy(update={"steps": 1_000_000, "evaluations": 1}),
-                    filler=self._tokenizer.pad_token_id, seed=1, checkpoints=Path(folder), device=on, length=length,
-                    callbacks=[clock]).train()
-        return clock.step, clock.evaluation / len(validation), clock.checkpoint
+            prepare(self._model, some, some[:self.validated], endless, filler=self._tokenizer.pad_token_id, seed=1,
+                    checkpoints=Path(folder), device=on, length=length, callbacks=[clock]).train()
+        return clock
 
     def summaries(self, count: int) -> float:
         """A batch of so many, of all the tokens they may have."""
@@ -167,10 +172,10 @@ def _scoring_seconds(rows: Sequence[Record]) -> float:
 
 
 class _Clock(TrainerCallback):
-    """Times steps after the first ones, then a validation and a checkpoint, and ends the training."""
+    """Times steps after the first ones, then if asked a validation and a checkpoint, and ends the training."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, device: torch.device, whole: bool) -> None:
+        self._device, self._whole = device, whole
         self._marks: list[Any] = []
         self._after: list[Any] = []  # marks behind the validation and the checkpoint
         self._began = 0.0
@@ -182,7 +187,8 @@ class _Clock(TrainerCallback):
             self._marks.append(mark(self._device))
         long = len(self._marks) > 1 and perf_counter() - self._began > SECONDS
         ends = len(self._marks) > STEPS or long
-        control.should_evaluate = control.should_save = control.should_training_stop = ends
+        control.should_training_stop = ends
+        control.should_evaluate = control.should_save = ends and self._whole
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._after.append(mark(self._device))
