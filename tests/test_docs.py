@@ -27,7 +27,7 @@ COMMANDS = {
     r"dvc exp run( -S (\S+|'\+[^']+'))+":
         "test_pipeline.py::test_a_variants_number_re_runs_that_variant_and_changing_it_back_trains_nothing",
     r"dvc exp run --queue( -S \S+)+":
-        "test_pipeline.py::test_a_queued_sweep_runs_its_own_copys_code_and_finds_the_workspaces_files",
+        "test_pipeline.py::test_a_queued_sweep_over_attention_runs_the_report_alone_and_gives_each_its_headline",
     r"dvc (metrics diff|exp show --drop .*|plots show)":
         "test_pipeline.py::test_switching_attention_re_runs_the_report_alone_and_the_diff_shows_it",
     r"git checkout params\.yaml":
