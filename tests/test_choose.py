@@ -411,7 +411,8 @@ def test_summarize_sends_each_article_to_what_choose_takes_at_its_length(here, m
                       80: "models/flash/13", 10_000: "models/flash/13"}
     assert routing.rule_of_the_last_run(latency=25.0)(80) == Path("models/flash/13")
     with pytest.raises(DataError, match="no variant is known to pass for 120 tokens; `h2h choose --length 120 "
-                                        "--memory 1000MB --latency 10ms` says why"):
+                                        "--memory 1000MB --latency 10ms` says why; to use one all the same, "
+                                        "name it: --model models/flash/13"):
         routing.rule_of_the_last_run(latency=10.0)(80)
     monkeypatch.setattr(routing, "_free_memory", lambda: 1.5)
     assert routing.rule_of_the_last_run()(20) == Path("models/standard/13")
