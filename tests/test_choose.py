@@ -8,6 +8,7 @@ import sys
 from itertools import product
 from pathlib import Path
 
+import made_up
 import pytest
 import test_reporting
 from closure import ROOT
@@ -22,6 +23,7 @@ from headtohead.params import read_params
 from headtohead.records import DataError, write_json
 from headtohead.reporting import choice
 from headtohead.reporting.claims import judge
+from headtohead.reporting.outlook import next_step
 from headtohead.reporting.publish import record
 from headtohead.reporting.results import read_results
 from headtohead.summaries import routing
@@ -367,10 +369,26 @@ def test_of_one_seed_nothing_is_known_and_the_command_adds_seeds(here, monkeypat
     found = answered(monkeypatch, capsys, "--work", "forward")
     assert {one["name"]: one["answer"] for one in found["variants"]} == {
         "flash": "take", "standard": "second", "flash_alibi": "not known", "flash_sparse": "not known"}
-    assert found["commands"] == ["dvc exp run -S preset=laptop -S 'seeds=[13,14]'"]
+    assert found["commands"] == ["dvc exp run -S preset=laptop -S 'seeds=[13,14,15]'"]
     [alibi] = [one for one in found["variants"] if one["name"] == "flash_alibi"]
     assert alibi["difference"]["low"] is None
     assert alibi["objections"] == [{"gate": "quality", "words": "no claim of quality: one seed", "open": True}]
+
+
+@pytest.mark.parametrize(("luck", "skill", "most"), [(0.1, 0.79, 10), (0.1, 0.78, 1000), (0.02, 0.78, None)])
+def test_it_names_as_many_seeds_as_the_report(here, params, monkeypatch, capsys, luck, skill, most):
+    """More than anyone would run are only named; and where more seeds do not help, there is no command."""
+    monkeypatch.setattr(made_up, "LUCK", luck)
+    for name, share in {"standard": 0.8, "flash": 0.8, "flash_alibi": skill}.items():
+        make_quality(here, name, SEEDS, make_sets(here), share)
+    claims = judge(read_results(params, whole=False))
+    needed = claims.seeds_needed["flash_alibi"]
+    assert (needed is None) if most is None else len(SEEDS) < needed <= most
+    h2h(monkeypatch, "--max-loss", "0.01")
+    said = capsys.readouterr().out
+    assert f"may lose more than 0.01; {claims.quality['flash_alibi'].doubt} " in said
+    assert re.findall(r"'seeds=.*'", said) == re.findall(r"'seeds=.*'", next_step(claims))
+    assert ("seeds=" in said) == (most == 10)
 
 
 def grid_of_generation(run, name, times):
@@ -393,7 +411,8 @@ def test_summarize_sends_each_article_to_what_choose_takes_at_its_length(here, m
                       80: "models/flash/13", 10_000: "models/flash/13"}
     assert routing.rule_of_the_last_run(latency=25.0)(80) == Path("models/flash/13")
     with pytest.raises(DataError, match="no variant is known to pass for 120 tokens; `h2h choose --length 120 "
-                                        "--memory 1000MB --latency 10ms` says why"):
+                                        "--memory 1000MB --latency 10ms` says why; to use one all the same, "
+                                        "name it: --model models/flash/13"):
         routing.rule_of_the_last_run(latency=10.0)(80)
     monkeypatch.setattr(routing, "_free_memory", lambda: 1.5)
     assert routing.rule_of_the_last_run()(20) == Path("models/standard/13")
@@ -447,5 +466,7 @@ def test_a_grid_lets_a_record_answer_between_lengths_and_batches():
     assert given.choice.ranked[0].time.value == pytest.approx(60)
 
 
-def test_params_have_the_grid_off_unless_it_is_asked_for():
-    assert not any(preset.profile.grid for preset in read_params(ROOT / "params.yaml").presets.values())
+def test_only_the_default_preset_has_a_grid():
+    """On a GPU its longest batches take minutes a variant."""
+    presets = read_params(ROOT / "params.yaml").presets
+    assert [name for name, preset in presets.items() if preset.profile.grid] == ["laptop"]

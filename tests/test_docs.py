@@ -27,11 +27,12 @@ COMMANDS = {
     r"dvc exp run( -S (\S+|'\+[^']+'))+":
         "test_pipeline.py::test_a_variants_number_re_runs_that_variant_and_changing_it_back_trains_nothing",
     r"dvc exp run --queue( -S \S+)+":
-        "test_pipeline.py::test_a_queued_sweep_runs_its_own_copys_code_and_finds_the_workspaces_files",
+        "test_pipeline.py::test_a_queued_sweep_over_attention_runs_the_report_alone_and_gives_each_its_headline",
     r"dvc (metrics diff|exp show --drop .*|plots show)":
         "test_pipeline.py::test_switching_attention_re_runs_the_report_alone_and_the_diff_shows_it",
     r"git checkout params\.yaml":
         "test_pipeline.py::test_switching_attention_re_runs_the_report_alone_and_the_diff_shows_it",
+    r'git commit -m ".+" params\.yaml': "it is git's own",
     r"h2h doctor( --json)?": "test_doctor.py::test_it_reads_well_and_a_file_gets_plain_text",
     r"h2h init \S+( --[a-z-]+ \S+)*": "test_init.py::test_a_file_with_odd_columns_becomes_a_preset_that_runs",
     r"h2h choose .*": "test_choose.py::test_the_documents_show_what_their_commands_print",

@@ -114,7 +114,7 @@ def test_a_log_that_cannot_be_written_does_not_hide_the_message(clone):
     (OSError(errno.EDQUOT, "Disk quota exceeded", "data/x.csv"), "data/x.csv cannot be written: the disk is full"),
 ])
 def test_what_the_machine_lacks_is_said_in_the_stages_own_words(monkeypatch, error, message):
-    def main(variant):
+    def main():
         raise error
 
     monkeypatch.setattr(sys, "argv", ["stages/generate.py", "flash"])
@@ -186,6 +186,7 @@ def bare(tmp_path):
     (["stages.generate", "flash_alibbi"], ["no variant 'flash_alibbi'; did you mean flash_alibi?", "\nvariant: stand"]),
     (["stages.profile", "flash", "--verbos", "more"], ["unrecognized arguments: "]),
     (["headtohead.cli", "shwo"], ["invalid choice: 'shwo'"]),
+    (["headtohead.cli", "choose", "--lenght", "3"], ["usage: h2h choose", "--lenght 3; did you mean --length?"]),
     (["headtohead.cli"], ["required: COMMAND"]),
 ])
 def test_wrong_arguments_are_answered_before_any_library_is_imported(bare, words, answers):

@@ -214,7 +214,7 @@ def test_the_preset_paper_runs_whole(repositories, tmp_path):
     paper["train"] |= {"steps": 2, "batch_size": 2, "warmup_steps": 1, "evaluations": 1}
     paper["generate"] |= {"max_new_tokens": 40}
     paper["profile"] |= {"new_tokens": 2, "lengths": [32], "batch_sizes": [1, 2], "train_batch_sizes": [1],
-                         "min_repeats": 2, "min_seconds": 0.0}
+                         "pairs": 2, "min_repeats": 2, "min_seconds": 0.0}
     (clone.path / "params.yaml").write_text(yaml.safe_dump(params))
     with StandInHub(repositories) as hub:
         output = clone.run("env", "--unset", "HF_HUB_OFFLINE", "--unset", "HF_HOME", f"HF_ENDPOINT={hub.url}",

@@ -19,12 +19,13 @@ from stand_in_hub import Repository, StandInHub, make_articles, make_model
 
 from headtohead import cli
 from headtohead.articles.newswire import newswire
-from headtohead.init import deciding, measuring
+from headtohead.init import deciding, fitting, measuring
 from headtohead.init.columns import find
-from headtohead.init.deciding import Cost, Device, Lengths, Shape
+from headtohead.init.deciding import Device, Lengths, Shape
+from headtohead.init.fitting import Cost
 from headtohead.init.looking import look
 from headtohead.init.writing import write_preset
-from headtohead.params import Params, ParamsError, Preset, read_params
+from headtohead.params import STUDY, Params, ParamsError, Preset, read_params
 from headtohead.records import DataError
 from headtohead.statistics import ALPHA, compare, smallest_found
 from stages import fetch_subset, tokenize
@@ -77,7 +78,7 @@ def save(rows, path: Path) -> Path:
 
 def test_a_file_with_odd_columns_becomes_a_preset_that_runs(folder, monkeypatch, capsys):
     save(ROWS, folder / "meine Texte.csv")
-    h2h(monkeypatch, "init", "meine Texte.csv", "--minutes", "30")
+    h2h(monkeypatch, "init", "meine Texte.csv", "--minutes", "3000")
     said = capsys.readouterr().out
     assert "'Volltext #1'" in said
     assert "320 rows read, 320 usable" in said
@@ -85,6 +86,7 @@ def test_a_file_with_odd_columns_becomes_a_preset_that_runs(folder, monkeypatch,
     assert any(line.startswith("  dvc exp run -S preset=mine") for line in said.splitlines())
     preset = chosen(folder).chosen
     assert (preset.data.article, preset.data.summary) == ("Volltext #1", "Kurz; gesagt")
+    assert "grid: true\n" in (folder / "params.yaml").read_text()  # as people write it
     assert preset.data.train + preset.data.validation + preset.data.test == 320
     fetch_subset.main()
     tokenize.main()
@@ -310,15 +312,68 @@ def test_every_decision_is_a_preset_that_is_allowed_and_keeps_to_the_time(
     shape = Shape(12, 768, 12, 50_257, 1024) if start == "pretrained" else deciding.shape_of(start)
     whole = deciding.draft(params.presets["news"].data, start, "gpt2" if start == "pretrained" else None, None, counts,
                            lengths(articles, summaries), shape, device)
-    cost = Cost(step, summary, summary, at_once=1)
-    plan = deciding.fitted(whole, cost, minutes, 4, device, deciding.MOST_SEEDS)
-    preset = deciding.within(whole, plan)
+    cost = Cost(step, step / 24, step, summary, summary / 40, summary, step, step / 100, at_once=1)
+    variants = [params.variants[name] for name in STUDY]
+
+    def fitted(minutes):
+        return fitting.fitted(Preset.model_validate(whole), cost, minutes, variants, device, deciding.MOST_SEEDS)
+
+    plan = fitted(minutes)
+    preset = fitting.within(whole, plan)
     Params.model_validate(params.model_dump() | {"presets": {"mine": preset}, "preset": "mine"})
     assert plan.minutes <= 1.01 * minutes or (plan.seeds == 1 and plan.steps == preset["train"]["evaluations"])
     assert plan.finished or plan.seeds == 1
-    more = deciding.fitted(whole, cost, 2 * minutes, 4, device, deciding.MOST_SEEDS)
+    more = fitted(2 * minutes)
     assert (more.steps, more.seeds) >= (plan.steps, plan.seeds)
     assert sum(preset["data"][split] for split in counts) <= count
+
+
+SMALL = deciding.draft(read_params(ROOT / "params.yaml").presets["news"].data, "small", None, None,
+                       {"train": 2250, "validation": 150, "test": 600}, lengths(100, 30), deciding.shape_of("small"),
+                       CPU)
+COST = Cost(step=0.1, evaluated=0.005, saved=0.1, summary=0.02, forward=0.005, generation=0.1, lesson=0.08,
+            scored=0.003, at_once=2)
+
+
+FOUR = [read_params(ROOT / "params.yaml").variants[name] for name in STUDY]
+
+
+def fitted(minutes: float, cost: Cost = COST) -> fitting.Plan:
+    return fitting.fitted(Preset.model_validate(SMALL), cost, minutes, FOUR, CPU, deciding.MOST_SEEDS)
+
+
+def test_a_grid_comes_after_the_steps_and_three_seeds():
+    plans = [fitted(minutes) for minutes in range(4, 100, 2)]
+    grids = [plan for plan in plans if plan.profile.grid]
+    assert grids
+    assert all(plan.finished for plan in grids)
+    assert not plans[0].profile.grid
+    assert plans[-1].profile.grid
+    with_grid, without = (fitting._profile(Preset.model_validate(SMALL), plans[-1].profile.model_copy(update={
+        "grid": grid}), COST, fitting.AttentionSpec(), CPU) for grid in (True, False))
+    assert with_grid > without + 4 * 5 * COST.generation  # at three lengths in two batches but for one that is there
+
+
+@pytest.mark.parametrize(("part", "field"), [(part, field) for part, fields in {
+    "training": ["step", "evaluated", "saved", "summary"], "timing": ["forward", "generation", "lesson"],
+    "rest": ["summary", "scored"]}.items() for field in fields])
+def test_every_measured_second_counts_where_it_is_spent(part, field):
+    def spent(cost):
+        preset = Preset.model_validate(SMALL)
+        return {"training": fitting._training(preset, cost, 4, steps=1000, seeds=1),
+                "timing": fitting._profile(preset, preset.profile, cost, FOUR[0], CPU),
+                "rest": fitting._rest(preset, cost, 4, seeds=1)}[part]
+
+    assert spent(replace(COST, **{field: 3 * getattr(COST, field)})) > spent(COST)
+
+
+def test_summaries_of_one_seed_are_written_one_after_the_other():
+    """Two trainings run side by side, whatever they train; a variant's summaries only from two seeds."""
+    preset = Preset.model_validate(SMALL)
+    one, two, three = (fitting._training(preset, COST, 4, 1000, seeds) for seeds in (1, 2, 3))
+    summaries = 4 * 600 * (COST.summary + COST.evaluated)
+    assert two - one == pytest.approx(one - summaries)
+    assert three - two == pytest.approx(one)
 
 
 def test_an_article_is_cut_only_where_the_model_ends():

@@ -116,8 +116,8 @@ def test_the_record_says_what_it_comes_from(published, params):
         assert found[name] == with_intervals(system.details, system.quality.keys() - {"seeds"}) | {"seeds": 1}
     assert found["lead3"].keys() < found["untrained"].keys() < found["variants"]["flash"].keys()
     assert found.keys() == {"variants", "lead3", "untrained", "trainings", "differences", "primary", "margins",
-                            "barred", "sweeps", "ratios", "machine", "preset", "seed", "seeds", "commit", "command",
-                            "took", "settings"}
+                            "barred", "seeds_needed", "sweeps", "ratios", "machine", "preset", "seed", "seeds",
+                            "commit", "command", "took", "settings"}
 
 
 def test_the_page_has_its_tables_and_says_what_it_comes_from(published):

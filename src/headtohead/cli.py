@@ -7,17 +7,19 @@ import argparse
 import json
 import os
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from headtohead.arguments import MOST, SIZES, TIMES, minutes, preset_name, share, whole_number, with_unit
-from headtohead.caches import keep_in
+from headtohead.caches import keep_in, settle_libraries
 from headtohead.params import STUDY, read_params
 
 
 def main() -> None:
     options = vars(_parser().parse_args())
     run = options.pop("run")
+    settle_libraries()
     keep_in(Path.cwd())
     try:
         run(**options)
@@ -102,8 +104,19 @@ def summarize(files: list[str], model: str, latency: float | None, output: Path 
         sys.exit(130)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Answers an option that it does not know with its own usage, and with the option that was meant."""
+
+    def parse_known_args(self, *given: Any) -> Any:  # type: ignore[override]
+        found, unknown = super().parse_known_args(*given)
+        if unknown:
+            near = get_close_matches(unknown[0].split("=")[0], self._option_string_actions, n=1)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}" + (f"; did you mean {near[0]}?" if near else ""))
+        return found, unknown
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="h2h", description="Which attention should a GPT-2 summarizer use?")
+    parser = _Parser(prog="h2h", description="Which attention should a GPT-2 summarizer use?")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_init(commands.add_parser("init", help="write a preset for your articles and this machine to params.yaml"))
     commands.add_parser("show", help="print the comparison of the last run and where its report is").set_defaults(

@@ -7,7 +7,6 @@ import argparse
 import ast
 import ctypes
 import errno
-import inspect
 import logging
 import re
 import shutil
@@ -26,6 +25,7 @@ from headtohead.paths import BASELINES
 LOGS = Path("logs")
 MALLOPT = {-3: 2**25, -1: 2**28}  # M_MMAP_THRESHOLD, to glibc's own ceiling; M_TRIM_THRESHOLD, to four times its own
 NO_MEMORY = re.compile(r"out of memory|allocate memory|ALLOC_FAILED", re.IGNORECASE)  # CUDA, the CPU, cuBLAS
+ARGUMENTS: dict[str, Any] = {}  # of this process's stage, once `read_arguments` has read them
 NO_SPACE = re.compile(r"No space left|quota exceeded|unexpected pos|iostream error")  # the last two: torch.save
 
 
@@ -34,7 +34,7 @@ class StageError(RuntimeError):
 
 
 def run(main: Callable[..., None], memory: str = "the model's size or the number of articles") -> None:
-    """Call a stage's `main` with its arguments from the command line: a variant's name, a training's seed.
+    """Call a stage's `main` with the arguments that `read_arguments` found: a variant's name, a training's seed.
 
     Args:
         memory: what to lower if memory runs out.
@@ -42,11 +42,8 @@ def run(main: Callable[..., None], memory: str = "the model's size or the number
     Raises:
         StageError: out of memory or disk space. `explain` turns this and every other error into one message.
     """
-    parameters = inspect.signature(main).parameters
-    parser = _Parser(Path(sys.argv[0]).stem, sys.modules["__main__"].__doc__,
-                     {name: int if parameter.annotation is int else str for name, parameter in parameters.items()})
-    arguments = vars(parser.parse_args())
-    level = logging.INFO if arguments.pop("verbose") else logging.WARNING
+    arguments = dict(ARGUMENTS)
+    level = logging.INFO if arguments.pop("verbose", False) else logging.WARNING
     logging.basicConfig(level=level, format="%(name)s: %(message)s")
     keep_freed_memory()
     try:
@@ -74,14 +71,18 @@ class _Parser(argparse.ArgumentParser):
         super().error("".join([message, *there]))
 
 
-def check_arguments(script: Path) -> None:
-    """Answer wrong arguments and `--help`, before the stage imports its libraries, which takes seconds."""
+def read_arguments(script: Path) -> None:
+    """Read a stage's arguments, before it imports its libraries, which takes seconds; answer wrong ones and `--help`.
+
+    They are the parameters of the `main` in `script`, which is not imported for that.
+    """
     tree = ast.parse(script.read_text(encoding="utf-8"))
     main = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main")
     types = {argument.arg: int if ast.unparse(argument.annotation or main) == "int" else str
              for argument in main.args.args}
     parser = _Parser(script.stem, ast.get_docstring(tree), types)
-    name = vars(parser.parse_args()).get("variant")
+    ARGUMENTS.update(vars(parser.parse_args()))
+    name = ARGUMENTS.get("variant")
     # Reading all of params.yaml takes as long as all else here, so only a name that seems not to be in it is checked.
     if name in (None, *BASELINES) or re.search(rf"\b{re.escape(str(name))}\b", _text("params.yaml")):
         return

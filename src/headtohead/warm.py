@@ -182,6 +182,7 @@ def _become(request: dict[str, Any]) -> None:
     sys.stdout = os.fdopen(1, "w", buffering=1 if os.isatty(1) else -1, closefd=False)
     sys.path.insert(0, request["folder"])
     sys.argv = request["argv"]  # begins with "-m", as it does while Python imports the package
+    sys.orig_argv = [sys.executable, "-m", request["module"], *sys.argv[1:]]
     if (found := find_spec(request["module"])) and found.origin:
         sys.argv[0] = found.origin
     runpy.run_module(request["module"], run_name="__main__", alter_sys=True)

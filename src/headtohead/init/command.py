@@ -1,11 +1,13 @@
 """What `h2h init` does, in order, and what it says."""
 
+from dataclasses import dataclass
 from textwrap import fill
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from headtohead.init import deciding
-from headtohead.init.deciding import Cost, Device, Lengths, Plan, Sections, Start
+from headtohead.init.deciding import Device, Lengths, Sections, Start
 from headtohead.init.looking import Found, look
 from headtohead.init.writing import write_preset
 from headtohead.inputs import pretrained_source
@@ -14,6 +16,9 @@ from headtohead.params import ENGLISH, PATH, Params, ParamsError, Preset, as_opt
 from headtohead.progress import Bar
 from headtohead.records import DataError
 from headtohead.words import words
+
+if TYPE_CHECKING:
+    from headtohead.init.fitting import Cost, Plan
 
 GPT2 = "openai-community/gpt2@607a30d783dfa663caf39e06633721c8d4cfcd7e"  # as in the preset `paper`
 
@@ -27,9 +32,7 @@ def init(source: str, name: str, force: bool, minutes: float, article: str | Non
         ParamsError: params.yaml cannot, or has the preset already.
     """
     params = read_params()
-    if name in params.presets and not force:
-        raise ParamsError(f"{PATH} has a preset {name} already; --force replaces it, and --name gives the new one "
-                          "another name")
+    _check_name(params, name, force)
     if pretrained is not None:
         check_pretrained(pretrained)
     with Bar("reading articles", total=None) as bar:
@@ -37,7 +40,39 @@ def init(source: str, name: str, force: bool, minutes: float, article: str | Non
     say(f"{source}: {found.tallies[0].read_as}", *_rows(found),
         f"articles are in {found.columns.article!r} and summaries in {found.columns.summary!r}: {found.columns.why}")
 
-    from headtohead.init import measuring  # imports torch, which takes seconds: no mistake above waits for it
+    decided = _decide(source, found, params, minutes, pretrained, end_of_text)
+    write_preset(PATH, name, decided.preset,
+                 f"Written by `h2h init {source}` for {decided.plan.minutes:,.0f} minutes on {decided.device.name}")
+    say(f"Preset {name}, written to {PATH}", *_preset(decided, params, minutes))
+    say("What the run can tell", *_can_tell(decided, params, minutes))
+    say("Go on with", *_next(name, decided, params))
+
+
+@dataclass(frozen=True)
+class Decided:
+    """The preset, and what it was made from."""
+
+    start: Start
+    why: str
+    device: Device
+    counts: dict[str, int]
+    lengths: Lengths
+    language: str
+    cost: "Cost"
+    plan: "Plan"
+    preset: Sections
+
+
+def _check_name(params: Params, name: str, force: bool) -> None:
+    if name in params.presets and not force:
+        raise ParamsError(f"{PATH} has a preset {name} already; --force replaces it, and --name gives the new one "
+                          "another name")
+
+
+def _decide(source: str, found: Found, params: Params, minutes: float, pretrained: str | None,
+            end_of_text: str | None) -> Decided:
+    from headtohead.init import fitting, measuring  # they import torch, for seconds: no mistake before waits for it
+
     device = measuring.device()
     start, model, why = _start(found, device, pretrained)
     counts = deciding.splits(found.counts, start, source)
@@ -45,20 +80,11 @@ def init(source: str, name: str, force: bool, minutes: float, article: str | Non
     whole = deciding.draft(found.data, start, model, end_of_text, counts, lengths, shape, device)
     with Bar("timing training steps and summaries", total=None):
         cost = measuring.measure(params, Preset.model_validate(whole), tokenizer, found.sample)
-    plan = deciding.fitted(whole, cost, minutes, len(params.compared), device,
-                           deciding.ENOUGH_SEEDS if start == "small" else deciding.MOST_SEEDS)
-    preset, seeds = deciding.within(whole, plan), seeds_from(params.seeds, plan.seeds)
-    write_preset(PATH, name, preset, f"Written by `h2h init {source}` for {plan.minutes:,.0f} minutes on {device.name}")
-
-    say(f"Preset {name}, written to {PATH}",
-        f"model: {_model(preset)}; {why}", f"splits: {_listed(counts)}",
-        f"lengths: {_lengths(preset, lengths)}",
-        f"training: {_training(preset, plan)}",
-        f"time: {_time(plan, cost, params, minutes, device)}")
-    language = measuring.language(found.sample)
-    say("What the run can tell", *_can_tell(start, plan, counts, params, minutes, language))
-    override = "" if seeds == params.seeds else f" {as_option('seeds', seeds)}"
-    say("Go on with", f"dvc exp run -S preset={name}{override}", "h2h show", "h2h choose")
+    variants = [params.variants[name] for name in params.compared]
+    plan = fitting.fitted(Preset.model_validate(whole), cost, minutes, variants, device,
+                          deciding.ENOUGH_SEEDS if start == "small" else deciding.MOST_SEEDS)
+    return Decided(start, why, device, counts, lengths, measuring.language(found.sample), cost, plan,
+                   fitting.within(whole, plan))
 
 
 def say(title: str, *lines: str) -> None:
@@ -82,6 +108,21 @@ def _start(found: Found, device: Device, pretrained: str | None) -> tuple[Start,
     except DataError:
         return "small", None, f"{why}, and the hub does not give a pretrained one"
     return "pretrained", GPT2, why
+
+
+def _preset(decided: Decided, params: Params, minutes: float) -> list[str]:
+    """What the preset is, a line for each part."""
+    preset, plan = decided.preset, decided.plan
+    return [f"model: {_model(preset)}; {decided.why}", f"splits: {_listed(decided.counts)}",
+            f"lengths: {_lengths(preset, decided.lengths)}", f"training: {_training(preset, plan)}",
+            f"profile: {_measured(preset)}", f"time: {_time(decided, params, minutes)}"]
+
+
+def _next(name: str, decided: Decided, params: Params) -> list[str]:
+    seeds = seeds_from(params.seeds, decided.plan.seeds)
+    override = "" if seeds == params.seeds else f" {as_option('seeds', seeds)}"
+    return [f'git commit -m "Preset {name}" {PATH}', f"dvc exp run -S preset={name}{override}", "h2h show",
+            "h2h choose"]
 
 
 def _rows(found: Found) -> list[str]:
@@ -112,26 +153,37 @@ def _lengths(preset: Sections, found: Lengths) -> str:
             f"{_share(too_long)} of the summaries do not fit")
 
 
-def _training(preset: Sections, plan: Plan) -> str:
+def _training(preset: Sections, plan: "Plan") -> str:
     train = preset["train"]
     cut = "" if plan.finished else f", of {plan.end:,} that it takes"
     return (f"{plan.steps:,} steps{cut}, of {train['batch_size'] * train['accumulation']} articles each; "
             f"{_seeds(plan.seeds)}")
 
 
-def _time(plan: Plan, cost: Cost, params: Params, minutes: float, device: Device) -> str:
+def _measured(preset: Sections) -> str:
+    """At which sizes."""
+    profile, own = preset["profile"], preset["tokenizer"]["max_length"]
+    lengths, batches = (", ".join(f"{size:,}" for size in profile[key]) for key in ("lengths", "batch_sizes"))
+    if profile["grid"]:
+        return f"a forward pass and generation, at {lengths} tokens in batches of {batches}"
+    return (f"a forward pass at {lengths} tokens, and in batches of {batches}; generation at {own:,} tokens alone: the "
+            "time does not allow a grid")
+
+
+def _time(decided: Decided, params: Params, minutes: float) -> str:
+    plan, cost = decided.plan, decided.cost
     over = f", and no less than that suffices for {minutes:,.0f}" if plan.minutes > 1.05 * minutes else ""
-    return (f"about {plan.minutes:,.0f} min{over}, on {device.name}: {plan.training:,.0f} for "
-            f"{len(params.compared) * plan.seeds} trainings and their summaries, {plan.timing:,.0f} for timing the "
-            f"{len(params.compared)} variants, 1 for the rest. Measured just now with standard: {cost.step:.2g} s a "
-            f"step, {cost.summary:.2g} s a summary")
+    return (f"about {plan.minutes:,.0f} min{over}, on {decided.device.name}: {plan.training / 60:,.0f} for "
+            f"{len(params.compared) * plan.seeds} trainings and their summaries, {plan.timing / 60:,.0f} for timing "
+            f"the {len(params.compared)} variants, {plan.rest / 60:,.0f} for the rest. Measured just now with "
+            f"standard: {cost.step:.2g} s a step, {cost.summary:.2g} s a summary")
 
 
-def _can_tell(start: Start, plan: Plan, counts: dict[str, int], params: Params, minutes: float, language: str
-              ) -> list[str]:
-    said = ["what each variant costs at your lengths: time and memory, with intervals"]
-    more = f"three seeds trained to the end take about {plan.enough:,.0f} min (--minutes {plan.enough:,.0f})"
-    if start == "small":
+def _can_tell(decided: Decided, params: Params, minutes: float) -> list[str]:
+    said, plan = ["what each variant costs at your lengths: time and memory, with intervals"], decided.plan
+    enough = f"{plan.enough / 60:,.0f}"
+    more = f"three seeds trained to the end take about {enough} min (--minutes {enough})"
+    if decided.start == "small":
         return [*said, "nothing about quality: a model this small, from so little, writes no summaries worth reading. "
                 "For a decision name a pretrained GPT-2 with --pretrained: a local folder, or the hub's NAME"]
     if not plan.finished:
@@ -139,17 +191,17 @@ def _can_tell(start: Start, plan: Plan, counts: dict[str, int], params: Params, 
     elif plan.seeds == 1:
         said.append(f"nothing about quality: one seed supports no claim; {more}")
     else:
-        functions = _functions(params)
-        smallest = deciding.smallest_difference(plan.seeds, counts["test"], functions)
+        functions, articles = _functions(params), decided.counts["test"]
+        smallest = deciding.smallest_difference(plan.seeds, articles, functions)
         said.append(f"differences of {smallest:.3f} ROUGE-1 and more, each found in four of five runs, from "
-                    f"{_seeds(plan.seeds)} and {counts['test']:,} test articles, {functions} functions compared with "
-                    f"full attention; this assumes that seeds differ by {deciding.LUCK} (sd) and articles by "
+                    f"{_seeds(plan.seeds)} and {articles:,} test articles, {functions} functions compared with full "
+                    f"attention; this assumes that seeds differ by {deciding.LUCK} (sd) and articles by "
                     f"{deciding.OWN}, as on the preset news")
         if plan.seeds < deciding.ENOUGH_SEEDS:
             said.append(more)
-    if start == "pretrained" and language != ENGLISH:
-        said.append(f"the articles seem to be in {language!r}, which a GPT-2 pretrained on English writes poorly: name "
-                    "one in that language with --pretrained")
+    if decided.start == "pretrained" and decided.language != ENGLISH:
+        said.append(f"the articles seem to be in {decided.language!r}, which a GPT-2 pretrained on English writes "
+                    "poorly: name one in that language with --pretrained")
     return said
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil, floor
+from math import ceil
 from typing import Any, Literal
 
 import numpy as np
@@ -37,10 +37,6 @@ MOST_SEEDS, ENOUGH_SEEDS = 10, 3
 # Standard deviations of ROUGE-1 that are assumed: over seeds, as in `news` trained to the end (0.002 to 0.004, on other
 # trainings up to 0.005), and over articles of the difference between two functions (0.04 to 0.06 there, if alike).
 LUCK, OWN = 0.005, 0.06
-REST = 60.0  # seconds: reading, tokenizing, scores, the report
-PROCESS = {True: 15.0, False: 2.0}  # seconds that a timed process takes to begin, on a GPU and on a CPU
-TURNS, STEP_TURNS = 32, 12  # runs of each task in a timed process on a CPU; docs/measuring.md
-REPEATS = 8  # the same on a GPU
 
 
 @dataclass(frozen=True)
@@ -71,47 +67,6 @@ class Lengths:
     articles: NDArray[np.int64]
     summaries: NDArray[np.int64]
     separator: int
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Seconds on this device: of a training step, of a summary in a batch, and of one alone.
-
-    Args:
-        at_once: how many trainings run side by side.
-    """
-
-    step: float
-    summary: float
-    one_summary: float
-    at_once: int
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What fits into the time.
-
-    Args:
-        steps: of each training; fewer than `end` if time does not suffice.
-        seeds: how many.
-        pairs, batches: of the profiles, fewer than usual if these would take more than a third of the time.
-        minutes: all of it takes; `training`, of that the trainings with their summaries, `timing`, the profiles.
-        enough: minutes in which three seeds train to the end.
-    """
-
-    steps: int
-    end: int
-    seeds: int
-    pairs: int
-    batches: list[int]
-    minutes: float
-    training: float
-    timing: float
-    enough: float
-
-    @property
-    def finished(self) -> bool:
-        return self.steps >= self.end
 
 
 def splits(counts: Mapping[str, int], start: Start, name: str) -> dict[str, int]:
@@ -145,7 +100,7 @@ def lengths_of(found: Lengths, shape: Shape, device: Device) -> tuple[int, int]:
 
 def draft(data: Data, start: Start, pretrained: str | None, end_of_text: str | None, counts: Mapping[str, int],
           found: Lengths, shape: Shape, device: Device) -> Sections:
-    """A preset for as many steps as its trainings need; `fitted` cuts them to the time."""
+    """A preset for as many steps as its trainings need; `fitting` cuts them to the time."""
     length, new = lengths_of(found, shape, device)
     batch, rate, decay, article_weight, evaluations = TRAINING[start]
     precision = "bfloat16" if device.bfloat16 else "float32"
@@ -182,53 +137,6 @@ def batch_that_fits(batch: int, length: int, shape: Shape, device: Device) -> in
     while batch > 1 and batch * one > device.memory / 2:
         batch //= 2
     return batch
-
-
-def fitted(preset: Sections, cost: Cost, minutes: float, variants: int, device: Device, most_seeds: int) -> Plan:
-    """How many steps and seeds the time allows: all steps that a training needs come first, then seeds.
-
-    Args:
-        variants: how many are trained.
-    """
-    train, data, end = preset["train"], preset["data"], int(preset["train"]["steps"])
-    usual, batches = preset["profile"]["pairs"], preset["profile"]["train_batch_sizes"]
-    for pairs, sizes in ((usual, batches), (usual // 2, batches), (2, batches), (2, batches[:1]), (2, [1])):
-        timing = _timing(preset, cost, variants, pairs, sizes, device)
-        if timing < minutes * 60 / 3:
-            break
-    examples = train["batch_size"] * train["accumulation"]
-    evaluated = train["evaluations"] * data["validation"] / examples / 3 * cost.step  # a pass forward, none back
-    after = evaluated + data["test"] * cost.summary
-
-    def seconds(steps: int, seeds: int) -> float:
-        return variants * seeds * (steps * cost.step + after) / cost.at_once
-
-    left = minutes * 60 - timing - REST
-    seeds = min(most_seeds, floor(left / seconds(end, 1)))
-    steps = end
-    if seeds < 1:
-        seeds, affordable = 1, floor((left * cost.at_once / variants - after) / cost.step)
-        steps = min(end, max(train["evaluations"], affordable))
-    training = seconds(steps, seeds)
-    return Plan(steps, end, seeds, pairs, sizes, (training + timing + REST) / 60, training / 60, timing / 60,
-                (seconds(end, ENOUGH_SEEDS) + timing + REST) / 60)
-
-
-def _timing(preset: Sections, cost: Cost, variants: int, pairs: int, batches: list[int], device: Device) -> float:
-    """Seconds that the profiles take, roughly."""
-    train = preset["train"]
-    step = cost.step / train["accumulation"] * sum(batches) / train["batch_size"]
-    runs, steps = (REPEATS, REPEATS) if device.gpu else (TURNS, STEP_TURNS)
-    # Two processes a pair, and the sweep; a prompt's pass and the first token take less than a summary together.
-    return variants * (2 * pairs + 1) * (PROCESS[device.gpu] + runs * 1.5 * cost.one_summary + steps * step)
-
-
-def within(preset: Sections, plan: Plan) -> Sections:
-    """The preset with as many steps and pairs as the plan has."""
-    train = {"steps": plan.steps, "warmup_steps": max(1, plan.steps // 20),
-             "evaluations": min(plan.steps, preset["train"]["evaluations"])}
-    return preset | {"train": preset["train"] | train,
-                     "profile": preset["profile"] | {"pairs": plan.pairs, "train_batch_sizes": plan.batches}}
 
 
 def smallest_difference(seeds: int, articles: int, functions: int) -> float:

@@ -1,5 +1,6 @@
 """A preset as YAML, put into params.yaml; every other byte of the file stays as it is."""
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -96,8 +97,8 @@ def _value(value: Any) -> str:
         return f"{{{', '.join(f'{key}: {_value(one)}' for key, one in value.items())}}}"
     if isinstance(value, list):
         return f"[{', '.join(map(_value, value))}]"
-    if value is None:
-        return "null"
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
     if isinstance(value, float):
         return f"{value:.8f}".rstrip("0").removesuffix(".") + (".0" if value == int(value) else "")
     return _string(value) if isinstance(value, str) else str(value)

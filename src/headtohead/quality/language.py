@@ -33,10 +33,16 @@ def choose(language: str, articles: Iterable[str]) -> str:
 
 def detect(articles: Iterable[str]) -> str:
     """One of `params.LANGUAGES`; the same for the same articles."""
+    found = Counter(_identifier().classify(article[:BEGINNING])[0] for article in islice(articles, SAMPLE))
+    return str(found.most_common(1)[0][0])
+
+
+@cache
+def _identifier() -> LanguageIdentifier:
+    """Its model takes half a second to read."""
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
     identifier.set_languages(LANGUAGES)
-    found = Counter(identifier.classify(article[:BEGINNING])[0] for article in islice(articles, SAMPLE))
-    return str(found.most_common(1)[0][0])
+    return identifier
 
 
 class Words(Tokenizer):

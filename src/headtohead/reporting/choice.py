@@ -11,7 +11,7 @@ from headtohead.choosing.grid import Cost, Grid, NotMeasuredError, Size
 from headtohead.choosing.rule import Choice, Judged, Option, Situation, choose
 from headtohead.params import Margins, Params, as_option, seeds_from
 from headtohead.records import DataError
-from headtohead.reporting.claims import CONTROL, judge, margin_of
+from headtohead.reporting.claims import CONTROL, ENOUGH_SEEDS, judge, margin_of, next_seeds, what_would_tell
 from headtohead.reporting.publish import record
 from headtohead.reporting.report import print_table
 from headtohead.reporting.results import check_headline, read_results
@@ -275,6 +275,9 @@ def _cell(cost: Cost | None) -> str:
 def _notes(given: Answer, judged: Judged) -> Iterator[str]:
     """The objections; for one that passes, what its quality stands on; and limits within a margin of its cost."""
     yield from (objection.words for objection in judged.objections)
+    needed = given.found.get("seeds_needed", {})
+    if judged.open_at("quality") and judged.option.name in needed:
+        yield what_would_tell(needed[judged.option.name], len(given.found["seeds"]))
     if judged.passes:
         yield f"loses less than {given.situation.max_loss:g}" if judged.option.difference else f"computes {CONTROL}"
     for name, cost, limit in (("memory", judged.memory, given.situation.memory),
@@ -291,19 +294,24 @@ def commands(given: Answer) -> list[str]:
     if length > own_length(given.found):
         found.append(f"dvc exp run -S preset={preset} -S presets.{preset}.tokenizer.max_length={length}")
     if any(judged.open_at("quality") for judged in unknown):
-        found.append(_more_training(given.found, unknown))
+        found += _more_training(given.found, unknown)
     if any(judged.open_at("latency") or judged.open_at("memory") for judged in unknown):
         found.append(_to_measure(given.found, given.work, given.situation))
     return found
 
 
-def _more_training(found: Mapping[str, Any], unknown: list[Judged]) -> str:
-    """More steps for a training that was cut off, else twice as many seeds."""
+def _more_training(found: Mapping[str, Any], unknown: list[Judged]) -> list[str]:
+    """More steps for a training that was cut off; else as many seeds as `h2h show` names, which may be none, or twice
+    as many as there are for a difference that only the question's own limit leaves open."""
     preset, seeds = found["preset"], found["seeds"]
     if any("falling" in objection.words for judged in unknown for objection in judged.objections):
         steps = 2 * found["settings"]["train"]["steps"]
-        return f"dvc exp run -S preset={preset} -S presets.{preset}.train.steps={steps}"
-    return f"dvc exp run -S preset={preset} {as_option('seeds', seeds_from(seeds, 2 * len(seeds)))}"
+        return [f"dvc exp run -S preset={preset} -S presets.{preset}.train.steps={steps}"]
+    needed = found.get("seeds_needed", {})
+    open_ones = [judged.option.name for judged in unknown if judged.open_at("quality")]
+    known = all(name in needed for name in open_ones)
+    more = next_seeds(map(needed.get, open_ones), len(seeds)) if known else max(ENOUGH_SEEDS, 2 * len(seeds))
+    return [f"dvc exp run -S preset={preset} {as_option('seeds', seeds_from(seeds, more))}"] if more else []
 
 
 def _to_measure(found: Mapping[str, Any], work: Work, situation: Situation) -> str:

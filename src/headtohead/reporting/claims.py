@@ -20,6 +20,7 @@ LOWER_IS_BETTER = (LOSS,)
 COSTS = {"forward": "forward pass", "first_token": "first token", "generate": "generation",
          "train_step": "training step", "memory": "peak memory"}
 MEMORY = "memory"
+ENOUGH_SEEDS, MOST_SEEDS = 3, 10  # for a first claim; to decide a difference at most
 BUSY = "busy"  # the pairs disagree so much that something else must have used the machine
 Standing = Literal["better", "worse", "equivalent", "undecided"]
 Found = TypeVar("Found")
@@ -58,12 +59,25 @@ class Quality:
     @property
     def doubt(self) -> str:
         """Why nothing can be claimed, or what would decide it."""
-        if self.barred:
-            return self.barred
-        needed = self.comparison.trainings
-        if needed is None:
-            return "only more articles would tell"
-        return f"about {needed} seeds would tell" if needed > self.trainings else "near the margin"
+        return self.barred or what_would_tell(self.comparison.trainings, self.trainings)
+
+
+def what_would_tell(needed: int | None, seeds: int) -> str:
+    """What would decide a difference that `seeds` leave open and `needed` would decide, as `Comparison.trainings`."""
+    if needed is None:
+        return "only more articles would tell"
+    return f"about {needed} seeds would tell" if needed > seeds else "near the margin"
+
+
+def next_seeds(needed: Iterable[int | None], seeds: int) -> int | None:
+    """How many seeds the next run should have; None if more would decide nothing, or so many that nobody runs them.
+
+    Args:
+        needed: how many would decide each difference that is open.
+        seeds: of this run.
+    """
+    within_reach = [count for count in needed if count and seeds < count <= MOST_SEEDS]
+    return max([ENOUGH_SEEDS, *within_reach]) if seeds == 1 or within_reach else None
 
 
 @dataclass(frozen=True)
@@ -123,6 +137,12 @@ class Claims:
     @property
     def primary(self) -> str:
         return LABELS[self.results.primary]
+
+    @property
+    def seeds_needed(self) -> dict[str, int | None]:
+        """Of each variant that is undecided, how many seeds would tell; None if only more articles would."""
+        return {name: found.comparison.trainings for name, found in self.quality.items()
+                if found.verdict == "undecided" and not found.barred}
 
     def difference(self, measure: str, variant: str) -> Comparison | None:
         """The difference to full attention; None for a variant that computes it."""

@@ -2,11 +2,9 @@
 
 from headtohead.params import as_option, seeds_from
 from headtohead.paths import Run
-from headtohead.reporting.claims import CONTROL, Claims
+from headtohead.reporting.claims import CONTROL, Claims, next_seeds
 from headtohead.reporting.recommendation import busy, taken
 from headtohead.reporting.tables import joined
-
-ENOUGH_SEEDS, MOST_SEEDS = 3, 10  # for a first claim; to decide a difference at most
 
 
 def how_sure(claims: Claims) -> str:
@@ -31,12 +29,8 @@ def next_step(claims: Claims) -> str:
     if claims.cut_off:
         steps = f"presets.{params.preset}.train.steps={2 * params.chosen.train.steps}"
         return f"train to the end: dvc exp run -S {steps}"
-    open_ones = {name: found.comparison.trainings for name, found in claims.quality.items()
-                 if found.verdict == "undecided"}
-    needed = [seeds for seeds in open_ones.values() if seeds is not None and len(params.seeds) < seeds <= MOST_SEEDS]
-    if len(params.seeds) == 1 or needed:
-        more = as_option("seeds", seeds_from(params.seeds, max([ENOUGH_SEEDS, *needed])))
-        return f"train from more seeds: dvc exp run {more}"
+    if more := next_seeds(claims.seeds_needed.values(), len(params.seeds)):
+        return f"train from more seeds: dvc exp run {as_option('seeds', seeds_from(params.seeds, more))}"
     if (variant := taken(claims)) is None:
         return "give the models a better start: more train.steps, more articles, or model.pretrained (docs/presets.md)"
     return f"use the model: h2h summarize FILE --model {Run(variant.name, params.seeds[0]).model}"

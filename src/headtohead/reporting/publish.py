@@ -58,6 +58,7 @@ def record(claims: Claims, origin: dict[str, str]) -> dict[str, Any]:
                             for measure in (results.primary, *claims.others)},
             "primary": results.primary, "margins": results.params.margins.model_dump(),
             "barred": {name: found.barred for name, found in claims.quality.items() if found.barred},
+            "seeds_needed": claims.seeds_needed,
             "sweeps": {variant.name: _sweep(variant) for variant in results.variants},
             "ratios": {name: {work: _interval("value", cost.ratio) for work, cost in costs.items() if cost.ratio}
                        for name, costs in claims.costs.items()},

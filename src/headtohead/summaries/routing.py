@@ -52,7 +52,8 @@ def rule_of_the_last_run(latency: float | None = None) -> Rule:
         if not ranked:
             limit = f" --latency {latency:g}ms" if latency else ""
             raise DataError(f"--model auto: no variant is known to pass for {length:,} tokens; `h2h choose --length "
-                            f"{length} --memory {free:.0f}MB{limit}` says why")
+                            f"{length} --memory {free:.0f}MB{limit}` says why; to use one all the same, name it: "
+                            f"--model {Run(params.attention, params.seeds[0]).model}")
         return Run(ranked[0].option.name, params.seeds[0]).model
 
     return lambda tokens: take(max(least, min(most, tokens + for_summary)))

@@ -12,6 +12,7 @@ from torch.nn.functional import pad
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
+from transformers.utils.logging import disable_progress_bar
 
 from headtohead.models.batches import IGNORED, Example, collate
 from headtohead.models.gpt2 import GPT2, compile_for_training
@@ -25,6 +26,7 @@ def prepare(model: GPT2, examples: list[Example], validation: list[Example], set
     Args:
         length: to which all batches are padded; None pads each to its longest sequence.
     """
+    disable_progress_bar()  # for each checkpoint
     compiled = compiles(device)
     trainer = FadingArticle(
         model, _arguments(settings, seed, checkpoints, device,
