@@ -20,7 +20,7 @@ from headtohead.attention.states import KeysValues
 from headtohead.inference import lookup
 from headtohead.inference.engine import Engine, rounded
 from headtohead.inference.predictions import predict
-from headtohead.inference.search import generate, stream, without_repeats
+from headtohead.inference.search import generate, search_for, stream, without_repeats
 from headtohead.params import Generate
 
 variants = pytest.mark.parametrize("name", VARIANTS)
@@ -186,6 +186,26 @@ def test_right_drafts_save_passes_and_wrong_ones_cost_none(batch, data):
     assert len(passes) == (1 + -(-(new - 1) // (1 + drafted)) if foresight == "perfect" else new)
 
 
+@settings(deadline=None, max_examples=20)
+@given(rows=st.integers(1, 4), new=st.integers(1, 20), drafted=st.integers(1, 7), kinds=st.sampled_from([2, 5]),
+       seed=st.integers(0, 999))
+def test_passes_are_counted_without_a_model_as_they_happen(rows, new, drafted, kinds, seed):
+    engine = Engine(tiny(VARIANTS["flash"], seed=seed % 7).double())
+    prompts = [(random_ids(1, 5 + i, seed + i)[0] % kinds + 1).tolist() for i in range(rows)]
+    counted = []
+    with torch.inference_mode():
+        for prompt in prompts:
+            recording = search_for(engine, torch.tensor([prompt]), None, new, 1, 0, 7, drafted)
+            recording.replay(0)
+            steps = 0
+            while not recording.program.done():
+                recording.replay(1)
+                steps += 1
+            counted.append((recording.program.written(), steps))
+    written = [tokens for tokens, _ in counted]
+    assert lookup.count_passes(prompts, written, drafted) == [steps for _, steps in counted]
+
+
 def test_prompt_lookup_is_for_greedy_search_and_for_what_can_take_tokens_back():
     greedy = Generate(batch_size=8, max_new_tokens=9, beams=1, no_repeat_ngram=0, precision="float32")
     with_six, flash = greedy.model_copy(update={"lookup": 6}), Engine(tiny(VARIANTS["flash"]))
@@ -207,7 +227,10 @@ def test_predictions_say_how_many_tokens_were_drafted(tokenizer, caplog):
                               40, "test") for number in (0, 4))
     assert [row["summary"] for row in plain] == [row["summary"] for row in drafted]
     assert drafted[0]["written_by"] == plain[0]["written_by"] + ", 4 tokens drafted by prompt lookup"
-    predict(tiny(VARIANTS["performer"]), tokenizer, rows, settings.model_copy(update={"lookup": 4}), 40, "test")
+    assert all(1 <= row["passes"] <= row["later_tokens"] == 11 for row in plain)
+    performer = predict(tiny(VARIANTS["performer"]), tokenizer, rows, settings.model_copy(update={"lookup": 4}), 40,
+                        "test")
+    assert "passes" not in performer[0]
     assert "test: no prompt lookup, because Performer's sums cannot take tokens back" in caplog.messages
 
 

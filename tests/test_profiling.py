@@ -432,8 +432,9 @@ def test_profile_gives_the_contracts_keys_and_every_pass(profiled):
                               "nvml", "peaks", "attention_share", "layers", "seen_share", "cache_mb", "length_limit",
                               "lengths_left_out", "pairs", "processes"}
     assert sizes(details["memory"]) == INFERRED + SWEPT + TRAINED
-    assert sizes(details["timings"]) == [*INFERRED, *SWEPT, ("attention", 1, 16), ("attention", 1, LENGTH), *TRAINED]
-    assert [row["new_tokens"] for row in details["timings"]] == [0, 4, 1, 0, 0, 0, 0, 0, 0]
+    assert sizes(details["timings"]) == [*INFERRED, *SWEPT, ("attention", 1, 16), ("attention", 1, LENGTH),
+                                         ("lookup_pass", 1, LENGTH - 4), *TRAINED]
+    assert [row["new_tokens"] for row in details["timings"]] == [0, 4, 1, 0, 0, 0, 0, 16, 0, 0]
     assert {row["work"] for row in details["timings"] if row.get("backend") == "sdpa"} == {
         "forward", "attention", "train_step"}
     assert [row["backend"] for row in details["timings"] if row["work"] == "generate"] == ["sdpa, then sdpa"]

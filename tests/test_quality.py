@@ -239,9 +239,10 @@ def trainings():
     """Two trainings' details: the second finds less, and writes an empty second summary of a moved fact."""
     facts_known = [{"set": name, "id": "0", "facts": [
         {"kind": "number", "value": "120", "distance": 8, "position": 0}]} for name in ("test", "test-moved")]
-    rows = [{**row, "loss": 1.0, "tokens": 4, "cut": 0, "written_by": "sdpa"} for row in ROWS]
-    worse = [{**row, "summary": row["summary"].replace("120", "130"), "loss": 2.0, "written_by": "flex"}
-             for row in rows]
+    rows = [{**row, "loss": 1.0, "tokens": 4, "cut": 0, "written_by": "sdpa", "later_tokens": 12, "passes": 4}
+            for row in ROWS]
+    worse = [{**row, "summary": row["summary"].replace("120", "130"), "loss": 2.0, "written_by": "flex",
+              "passes": 6} for row in rows]
     return [score([*mine, *({**row, "set": "test-moved"} for row in mine)], facts_known, {}) for mine in (rows, worse)]
 
 
@@ -253,6 +254,7 @@ def test_trainings_are_brought_together():
     assert details["loss_spread"] == pytest.approx(np.std([1, 2], ddof=1))
     assert details["loss_low"] < 1.5 < details["loss_high"]
     assert details["written_by"] == "sdpa and flex"
+    assert (one["tokens_a_pass"], details["tokens_a_pass"]) == (3.0, 2.5)
     (row,) = details["further"]["test-moved"]["fact_recall_by_position"]
     assert (row["facts"], row["tokens"], row["fact_recall"]) == (1, 8, 0.5)
     assert "articles" not in details

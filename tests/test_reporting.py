@@ -24,6 +24,7 @@ from headtohead import reporting
 from headtohead.attention import AttentionSpec
 from headtohead.attention.patterns import Full, Window
 from headtohead.params import read_params
+from headtohead.paths import details
 from headtohead.records import DataError
 from headtohead.reporting import figures, patterns
 from headtohead.reporting.claims import judge
@@ -102,6 +103,23 @@ def test_the_first_tables_hold_every_measure_that_decides(built):
     assert re.search(r"\| standard \| 4\.00 \| (1\.0|0\.9)\d within 5 %", cost)  # against itself
     assert re.findall(r"^\| (\w+) .* \| (\S+) \| (\S+) \|$", cost, re.MULTILINE) == [
         (name, *(("60.0", "0.0625") if name == "flash_sparse" else ("100", "0.172"))) for name in SPEED]
+
+
+def test_what_prompt_lookup_gains_follows_from_tokens_and_passes(built):
+    """A token takes (12 - 1.1) / 31 of a forward pass in the made-up run, lookup's pass half of one."""
+    section = report().split("### Prompt lookup")[1].split("\n## ")[0]
+    gain = f"{2.5 * (12 - 1.1) / 31 / 0.5:.2f}"
+    rows = re.findall(r"^\| (\w+) \| (\S+) \| \S+ \| \S+ \| (\S+) \|$", section, re.MULTILINE)
+    assert rows == [(name, *(("-", "-") if name == "flash_sparse" else ("2.50", gain))) for name in SPEED]
+    assert "drafts 15 tokens from the article" in section
+
+
+def test_without_prompt_lookup_there_is_no_section(run, params):
+    for name in SPEED:
+        edit(details(name, "efficiency"), lambda content: content.update(
+            timings=[row for row in content["timings"] if row["work"] != "lookup_pass"]))
+    reporting.build(params)
+    assert "Prompt lookup" not in report()
 
 
 def test_no_training_is_left_out(built):

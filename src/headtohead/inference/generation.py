@@ -18,20 +18,31 @@ BROKEN = "\ufffd"  # what decoding puts for bytes that are no character
 
 def write_summaries(engine: Engine, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], settings: Generate,
                     on_done: Callable[[int], None] = lambda count: None) -> list[str]:
-    """The continuation of each prompt as text, never the prompt itself.
+    """The continuation of each prompt as text, never the prompt itself; arguments as of `write_tokens`."""
+    return as_text(tokenizer, write_tokens(engine, tokenizer, prompts, settings, on_done))
+
+
+def write_tokens(engine: Engine, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], settings: Generate,
+                 on_done: Callable[[int], None] = lambda count: None) -> list[list[int]]:
+    """The continuation of each prompt, up to its end-of-text.
 
     Args:
         prompts: token ids of article and separator, of any lengths.
         on_done: called after each batch with its number of summaries.
     """
-    summaries = [""] * len(prompts)
+    written: list[list[int]] = [[]] * len(prompts)
     for batch in batches_by_length(prompts, settings.batch_size):
-        tokens = generate_tokens(engine, tokenizer, [prompts[i] for i in batch], settings)
-        texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        for i, text in zip(batch, texts, strict=True):
-            summaries[i] = text.strip()
+        rows = generate_tokens(engine, tokenizer, [prompts[i] for i in batch], settings).tolist()
+        for i, row in zip(batch, rows, strict=True):
+            end = row.index(tokenizer.eos_token_id) + 1 if tokenizer.eos_token_id in row else len(row)
+            written[i] = row[:end]
         on_done(len(batch))
-    return summaries
+    return written
+
+
+def as_text(tokenizer: PreTrainedTokenizerBase, written: list[list[int]]) -> list[str]:
+    """Continuations as texts."""
+    return [text.strip() for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
 
 
 def write_aloud(engine: Engine, tokenizer: PreTrainedTokenizerBase, prompt: list[int], settings: Generate,

@@ -14,6 +14,7 @@ from headtohead.inference.search import Search, Shape, likeliest, up_to_the_last
 from headtohead.params import Generate
 
 PAYS = ((1, 15), (8, 7), (64, 5))  # rows of a batch up to which so many drafted tokens are best, measured on an H100
+ALONE = PAYS[0][1]  # for a single article
 GRAMS = 3  # tokens that an earlier occurrence shares with the latest ones at most; more of them hardly help
 
 
@@ -95,8 +96,31 @@ class Lookup(Search):
         return without_repeats(logits, tokens, count.flatten(), self.shape.no_repeat_ngram)
 
 
+def count_passes(prompts: list[list[int]], written: list[list[int]], drafted: int) -> list[int]:
+    """In how many passes after the prompt's prompt lookup writes what greedy search wrote; no model is needed for it.
+
+    Args:
+        written: the tokens after each prompt, with end-of-text if there is one.
+    """
+    starts, counts = (torch.tensor([len(tokens) for tokens in side]) for side in (prompts, written))
+    known = torch.zeros(len(prompts), int((starts + counts).max()) + drafted + 1, dtype=torch.int64)
+    for row, prompt, tokens in zip(known, prompts, written, strict=True):
+        row[:len(prompt) + len(tokens)] = torch.tensor(prompt + tokens)
+    ahead = torch.arange(1 + drafted)
+    filled, finished = starts + 1, counts <= 1
+    text = known.masked_fill(torch.arange(known.shape[1]) >= filled[:, None], 0)
+    block, passes = torch.zeros(len(prompts), 1 + drafted, dtype=torch.int64), torch.zeros_like(counts)
+    positions = torch.zeros_like(block)
+    while not finished.all():
+        passes += ~finished
+        draft(block, positions, text, filled)
+        place = (filled[:, None] + ahead).clamp(max=known.shape[1] - 1)
+        accept(known.gather(1, place), block, text, filled, starts, finished, counts, None)
+    return passes.tolist()
+
+
 def accept(chosen: Tensor, block: Tensor, text: Tensor, filled: Tensor, starts: Tensor, finished: Tensor,
-           new_tokens: int, end: int | None) -> None:
+           new_tokens: int | Tensor, end: int | None) -> None:
     """Append to each row's text its choices up to the first that the draft did not foresee; in place.
 
     Args:
@@ -105,6 +129,7 @@ def accept(chosen: Tensor, block: Tensor, text: Tensor, filled: Tensor, starts: 
         text, filled: see `Lookup`.
         starts: int64 [rows], where continuations begin.
         finished: bool [rows]; such rows stay as they are. A row is finished by `end` or by its `new_tokens`-th token.
+        new_tokens: of all rows, or int64 [rows].
     """
     choices = torch.arange(chosen.shape[1], device=chosen.device)
     count = 1 + (chosen[:, :-1] == block[:, 1:chosen.shape[1]]).long().cumprod(1).sum(1)

@@ -6,8 +6,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from headtohead.inference.engine import Engine
-from headtohead.inference.generation import reference_losses, write_summaries
-from headtohead.inference.lookup import drafted_for
+from headtohead.inference.generation import as_text, reference_losses, write_tokens
+from headtohead.inference.lookup import ALONE, count_passes, drafted_for
 from headtohead.models.gpt2 import GPT2
 from headtohead.params import AUTO, Generate
 from headtohead.progress import Bar
@@ -37,7 +37,9 @@ def predict(model: GPT2, tokenizer: PreTrainedTokenizerBase, rows: Any, settings
     Returns:
         For each article {"id", "summary", "reference", "loss" (nats per token of the reference), "tokens" (how many
         tokens of the reference the loss covers: those within `max_length`), "cut" (tokens of the article that did not
-        fit), "written_by" (what computed attention)}.
+        fit), "written_by" (what computed attention)}; and of greedy search by what can take tokens back, "later_tokens"
+        (of the summary, with end-of-text, after the first) and "passes" (in how many prompt lookup writes these, with
+        the draft for a single article).
     """
     layout = layout_for(model, tokenizer, settings, max_length)
     prompts = [layout.prompt(row["article"]) for row in rows]
@@ -55,9 +57,12 @@ def predict(model: GPT2, tokenizer: PreTrainedTokenizerBase, rows: Any, settings
     log.info("%s: %d articles of %d to %d tokens, attention by %s", title, len(prompts), min(map(len, prompts)),
              longest, written_by)
     with Bar(title, total=len(prompts)) as bar:
-        summaries = write_summaries(engine, tokenizer, prompts, settings, bar.advance)
+        written = write_tokens(engine, tokenizer, prompts, settings, bar.advance)
     engine.release()
+    passes = count_passes(prompts, written, ALONE) if settings.beams == 1 and engine.takes_back else None
     losses = reference_losses(model, examples, tokenizer.pad_token_id, settings.batch_size)
     return [{"id": row["id"], "summary": summary, "reference": row["reference"], "loss": loss, "tokens": tokens,
-             "cut": len(row["article"]) + len(layout.separator) - len(prompt), "written_by": written_by}
-            for row, prompt, summary, (loss, tokens) in zip(rows, prompts, summaries, losses, strict=True)]
+             "cut": len(row["article"]) + len(layout.separator) - len(prompt), "written_by": written_by,
+             **({"later_tokens": len(own) - 1, "passes": passes[i]} if passes else {})}
+            for i, (row, prompt, own, summary, (loss, tokens)) in enumerate(zip(
+                rows, prompts, written, as_text(tokenizer, written), losses, strict=True))]

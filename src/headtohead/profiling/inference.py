@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor
 
 from headtohead import params
-from headtohead.inference.engine import Engine
-from headtohead.inference.search import generate
+from headtohead.inference.engine import Engine, Recording
+from headtohead.inference.lookup import ALONE
+from headtohead.inference.search import Search, generate, search_for
 from headtohead.profiling import nvml
 from headtohead.profiling.kernel import attention_alone
 from headtohead.profiling.operations import top_operations, write_empty
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from headtohead.models.gpt2 import GPT2
 
 TRACED_TOKENS = 4  # generated under the profiler: enough to see decoding, few enough for a small trace
+LOOKUP_PASSES = 8  # timed together
 COUNTED_SECONDS = 1.0  # under NVML, whose counters are slow
 
 
@@ -65,6 +68,11 @@ def measure_sweep(model: "GPT2", prompt: Tensor, length: int, passes: Passes, tr
                 passes.release()
         for other in lengths_of(settings, length, limit):
             passes.time(attention_alone(ready, other, engine.backend_for(other)))
+            passes.release()
+        if engine.takes_back:
+            passes.time(_lookup_pass(engine, prompt[:, :length - settings.new_tokens], settings.new_tokens),
+                        make_room=engine.release)
+            engine.release()
             passes.release()
         passes.announce("the GPU's counters")
         _, generation, _ = _headline_works(engine, prompt[:, :length], settings)
@@ -124,6 +132,22 @@ def _generation(engine: Engine, ids: Tensor, new_tokens: int) -> Work:
     batch, length = ids.shape
     return Work("generate", batch, length, new_tokens, lambda: generate(engine, ids, max_new_tokens=new_tokens),
                 engine.generation_by(length))
+
+
+def _lookup_pass(engine: Engine, ids: Tensor, new_tokens: int) -> Work:
+    """A pass of prompt lookup for a single article; it takes the same time whatever it accepts, even when done."""
+    @cache
+    def search() -> "Recording[Search]":
+        begun = search_for(engine, ids, None, new_tokens, 1, 0, None, ALONE)
+        begun.replay(0)
+        return begun
+
+    @torch.inference_mode()
+    def run() -> None:
+        for _ in range(LOOKUP_PASSES):
+            search().replay(1)
+
+    return Work("lookup_pass", 1, ids.shape[1], 1 + ALONE, run, engine.generation_by(ids.shape[1]), LOOKUP_PASSES)
 
 
 def _operations(engine: Engine, prompt: Tensor, passes: Passes, trace: Path) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ Row = Mapping[str, Any]
 Details = Mapping[str, Any]
 MAIN = "test"
 FLAT = (*ROUGE, BLEU, LOSS, FACT_RECALL)
+TOKENS_A_PASS = "tokens_a_pass"
 INTERVAL = "95% t interval over articles, and over trainings if there are several"
 PACKAGES = ("rouge-score", "sacrebleu", "evaluate", "nltk", "snowballstemmer", "py3langid", "sentencex", "numpy",
             "scipy")
@@ -29,7 +30,8 @@ def score(rows: Sequence[Row], facts: Sequence[Row], articles: Mapping[str, Mapp
     Args:
         rows: {"id", "summary", "reference"} and, of a model, {"loss", "tokens"}: mean nats per reference token
             and their number. Rows of further test sets carry their name as "set"; "cut" may say how many tokens
-            of the article the model could not be shown, "written_by" what computed its attention.
+            of the article the model could not be shown, "written_by" what computed its attention, "later_tokens" and
+            "passes" how many tokens prompt lookup writes in how many passes.
         facts: {"set", "id", "facts": [{"kind", "value", "distance"}]}; empty if the source knows none.
         articles: by set and id, as `reading.read_articles` gives them: "references" are taken in place of a row's own,
             and where facts are known, "article" tells copied values from made-up ones. May lack any.
@@ -41,9 +43,9 @@ def score(rows: Sequence[Row], facts: Sequence[Row], articles: Mapping[str, Mapp
         share of wrong ones that the article states), the last two unless there is nothing to take a share of. Each has
         NAME_low, NAME_high and NAME_spread (`measures.over_trainings`). "fact_recall_by_distance", ".._by_kind" and,
         if facts were moved, ".._by_position": lists of `facts.recall_by`. "summary_words" and "reference_words", their
-        mean lengths, in scripts without spaces in letters; "cut", the share of articles that were, and "written_by" if
-        the rows have them. "articles", the columns of `measures.by_article`, and "by_fact", those of `facts.find`;
-        "further", the same of each further set; and "scorer".
+        mean lengths, in scripts without spaces in letters; "cut", the share of articles that were, "written_by" and
+        "tokens_a_pass" if the rows have them. "articles", the columns of `measures.by_article`, and "by_fact", those
+        of `facts.find`; "further", the same of each further set; and "scorer".
 
     Raises:
         ValueError: a row without a needed key, an id twice in one set, or facts of an article that is not there.
@@ -91,6 +93,7 @@ def _score_set(name: str, rows: Sequence[Row], facts: Mapping[str, Any], article
              "reference_words": _mean_words([row["reference"] for row in rows]),
              **({"cut": sum(row["cut"] > 0 for row in rows) / len(rows)} if "cut" in rows[0] else {}),
              **({"written_by": rows[0]["written_by"]} if "written_by" in rows[0] else {}),
+             **({TOKENS_A_PASS: _tokens_a_pass(rows)} if "passes" in rows[0] else {}),
              "articles": columns, **({"by_fact": by_fact} if by_fact is not None else {})}
     return {**_together([found]), **found}
 
@@ -110,10 +113,15 @@ def _together(trainings: Sequence[Details]) -> dict[str, Any]:
         result |= {f"{FACT_RECALL}_by_{key}": recall_by(key, ids, by_fact)
                    for key in ("distance", "kind", "position") if key in by_fact[0]}
     result |= {key: float(np.mean([training[key] for training in trainings]))
-               for key in ("summary_words", "reference_words", "cut") if key in first}
+               for key in ("summary_words", "reference_words", "cut", TOKENS_A_PASS) if key in first}
     if "written_by" in first:
         result["written_by"] = " and ".join(dict.fromkeys(training["written_by"] for training in trainings))
     return result
+
+
+def _tokens_a_pass(rows: Sequence[Row]) -> float:
+    """By prompt lookup; 1 if no summary has a second token."""
+    return sum(row["later_tokens"] for row in rows) / max(1, sum(row["passes"] for row in rows)) or 1.0
 
 
 def _mean_words(texts: Sequence[str]) -> float:

@@ -10,7 +10,7 @@ from headtohead.reporting.results import Results, Variant
 from headtohead.reporting.tables import NOTHING, Table, bracketed, short
 
 TOP_OPERATIONS = 6
-WORKS = ("forward", "first_token", "generate", "attention", "train_step")
+WORKS = ("forward", "first_token", "generate", "lookup_pass", "attention", "train_step")
 
 
 def backends(results: Results) -> Table:

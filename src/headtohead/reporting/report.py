@@ -6,7 +6,18 @@ from typing import Any
 from headtohead.params import ENGLISH, Params
 from headtohead.paths import HEADLINE, PLOTS, REPORT
 from headtohead.progress import output, plain_table
-from headtohead.reporting import breakdowns, comparison, endings, examples, provenance, study, sweeps, tables, windows
+from headtohead.reporting import (
+    breakdowns,
+    comparison,
+    endings,
+    examples,
+    lookup,
+    provenance,
+    study,
+    sweeps,
+    tables,
+    windows,
+)
 from headtohead.reporting.claims import CONTROL, MEMORY, Claims, judge, margin_of
 from headtohead.reporting.outlook import how_sure, next_step
 from headtohead.reporting.recommendation import recommend, warnings
@@ -103,5 +114,5 @@ def contents(claims: Claims) -> dict[str, Any]:
         "margin": margin_of(results.primary, results.params.margins),
         "scored_as": "" if results.language == ENGLISH else f"; scored as language {results.language}",
         "breakdowns": breakdowns, "comparison": comparison, "examples": examples, "provenance": provenance,
-        "study": study, "sweeps": sweeps, "tables": tables, "windows": windows,
+        "lookup": lookup, "study": study, "sweeps": sweeps, "tables": tables, "windows": windows,
     }
