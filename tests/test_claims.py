@@ -1,6 +1,7 @@
 """What the report claims of a run, and what it does not."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +156,19 @@ def test_a_busy_machine_is_told_to_be_busy():
     assert "The machine was busy: profile again, or in more pairs (profile.pairs). Of standard (" in warnings(claims)[0]
     assert " flash (forward pass, first token, generation, " in warnings(claims)[0]
     assert recommend(claims) == "Keep standard: no variant is shown to be better, faster or smaller."
+
+
+def test_pairs_that_agree_while_all_is_slow_are_no_evidence():
+    """As once seen: a forward pass .77 times as long, in every pair, while standard took 2.3 times its usual time."""
+    run = results(PARAMS, {"standard": scores(0.8), "flash": scores(0.8)}, {"flash": {"forward": 0.77}})
+    assert judge(run).costs["flash"]["forward"].words == "faster"
+    for slow, words in ((1.9, "faster"), (2.3, BUSY)):
+        pairs = run.variants[1].profile["pairs"]
+        slowed = [[slow * ours, slow * standard] for ours, standard in pairs["forward"]]
+        flash = replace(run.variants[1], profile={"pairs": {**pairs, "forward": slowed}})
+        claims = judge(replace(run, variants=[run.variants[0], flash]))
+        assert claims.costs["flash"]["forward"].words == words
+        assert ("busy" in "".join(warnings(claims))) == (words == BUSY)
 
 
 def test_a_variant_of_which_a_cost_may_be_higher_is_not_taken():

@@ -1,7 +1,9 @@
 """What may be claimed about the variants of a run: the one place between statistics and words."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import inf
+from statistics import median
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -21,7 +23,8 @@ COSTS = {"forward": "forward pass", "first_token": "first token", "generate": "g
          "train_step": "training step", "memory": "peak memory"}
 MEMORY = "memory"
 ENOUGH_SEEDS, MOST_SEEDS = 3, 10  # for a first claim; to decide a difference at most
-BUSY = "busy"  # the pairs disagree so much that something else must have used the machine
+BUSY = "busy"  # something else must have used the machine: the pairs disagree so much, or all of them were slow
+LOADED = 2.0  # times as long as beside another variant; if standard itself takes that, ratios are another machine's
 Standing = Literal["better", "worse", "equivalent", "undecided"]
 Found = TypeVar("Found")
 
@@ -177,7 +180,7 @@ def judge(results: Results) -> Claims:
         if measure != results.primary and _known(measure, results.variants):
             found = _secondary(measure, rest, control, margin_of(measure, results.params.margins))
             others[measure] = _of_each_kernel(found, rest)
-    costs = {variant.name: _costs(variant, results.params.margins) for variant in results.variants}
+    costs = {variant.name: _costs(variant, results.params.margins, _quiet(results)) for variant in results.variants}
     return Claims(results, quality, others, costs, below_lead, cut_off)
 
 
@@ -274,9 +277,23 @@ def margin_of(measure: str, margins: Margins) -> float:
     return margins.fact_recall if measure.startswith("fact") else margins.quality
 
 
-def _costs(variant: Variant, margins: Margins) -> dict[str, Cost]:
+def _costs(variant: Variant, margins: Margins, quiet: Mapping[str, float]) -> dict[str, Cost]:
+    """By work; `quiet` is standard's time in each when the machine was least busy."""
     costs = {}
     for work in COSTS:
         margin, pairs = margins.memory if work == MEMORY else margins.time, variant.pairs(work)
-        costs[work] = Cost(work, ratio(pairs, margin) if pairs else None, margin)
+        found = ratio(pairs, margin) if pairs else None
+        if pairs and found and work != MEMORY and _beside(pairs) > LOADED * quiet[work]:
+            found = replace(found, verdict="undecided", scattered=True)
+        costs[work] = Cost(work, found, margin)
     return costs
+
+
+def _quiet(results: Results) -> dict[str, float]:
+    """Standard's time in each work beside the variant beside which it was shortest."""
+    return {work: min((_beside(pairs) for variant in results.variants if (pairs := variant.pairs(work))), default=inf)
+            for work in COSTS}
+
+
+def _beside(pairs: Sequence[tuple[float, float]]) -> float:
+    return median(standard for _, standard in pairs)
