@@ -29,6 +29,7 @@ from headtohead.kernels.alibi_fold import EXTRA, fold
 from headtohead.kernels.cache import fill, reorder
 from headtohead.kernels.far_keys import add_far
 from headtohead.kernels.few_queries import attend_few
+from headtohead.kernels.layers import FEW as FEW_TOKENS
 from headtohead.kernels.layers import LOGIT_BLOCK, add_norm, embed, likeliest, linear
 from headtohead.kernels.one_query import attend_one
 from headtohead.kernels.rotary import rotate
@@ -78,15 +79,24 @@ def test_add_norm(dtype, width, biased):
 @pytest.mark.parametrize("has_norm", [False, True])
 @pytest.mark.parametrize("has_gelu", [False, True])
 @pytest.mark.parametrize("has_residual", [False, True])
-def test_linear(dtype, has_bias, has_norm, has_gelu, has_residual):
-    """Any four of the five, the shape being the fifth."""
-    rows, width = [(37, 600), (4, 48)][(has_bias + has_norm + has_gelu + has_residual) % 2]
-    x, bias, residual = (normal(*shape, dtype=dtype) for shape in ((1, width), (rows,), (1, rows)))
+@pytest.mark.parametrize("tokens", [1, 7, FEW_TOKENS])
+def test_linear(dtype, has_bias, has_norm, has_gelu, has_residual, tokens):
+    """In all ways but the shape, which follows from them."""
+    if INTERPRETED and tokens > 1 and dtype == torch.bfloat16:
+        pytest.skip("the interpreter multiplies bfloat16 numbers as if their bits were integers")
+    rows, width = [(37, 600), (4, 48)][(has_bias + has_norm + has_gelu + has_residual + tokens) % 2]
+    x, bias, residual = (normal(*shape, dtype=dtype) for shape in ((tokens, width), (rows,), (tokens, rows)))
+    x = 3 * x + 1 if has_norm else x
     weight, norm = normal(rows, width, dtype=dtype) / width ** 0.5, a_norm(width, dtype)
     expected = by_torch(normed(x, norm) if has_norm else x.float(), weight.float()) + bias.float() * has_bias
     expected = (gelu(expected, approximate="tanh") if has_gelu else expected) + residual.float() * has_residual
     close(linear(x, weight, bias if has_bias else None, norm=norm if has_norm else None, gelu=has_gelu,
                  residual=residual if has_residual else None), expected)
+
+
+def test_linear_refuses_more_tokens_than_it_takes():
+    with pytest.raises(ValueError, match=f"{FEW_TOKENS + 1} tokens; at most {FEW_TOKENS}"):
+        linear(normal(FEW_TOKENS + 1, 48), normal(4, 48), None)
 
 
 @dtypes

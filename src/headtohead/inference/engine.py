@@ -182,9 +182,11 @@ class Engine:
         """How to compute a pass over `tokens` tokens."""
         if self.device.type != "cuda":
             return Plain(self._network)
-        from headtohead.inference.fused import Fused, SingleRow  # Triton is installed only with CUDA
+        from headtohead.inference.fused import FewTokens, Fused  # Triton is installed only with CUDA
+        from headtohead.kernels.layers import FEW
 
-        return SingleRow(self._network) if tokens == 1 else Fused(self._network)
+        few = FEW if self.dtype.itemsize == 2 else 1  # matrix units take no float32
+        return FewTokens(self._network) if tokens <= few else Fused(self._network)
 
     def cache(self, rows: int, length: int, drafted: int = 0) -> Cache:
         """Room for `rows` sequences of `length` tokens, and for as many `drafted` ones, which may turn out wrong."""

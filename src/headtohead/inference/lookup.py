@@ -13,7 +13,7 @@ from headtohead.inference.engine import Engine
 from headtohead.inference.search import Search, Shape, likeliest, up_to_the_last_end, without_repeats
 from headtohead.params import Generate
 
-PAYS = ((1, 15), (8, 7), (64, 5))  # rows of a batch up to which so many drafted tokens are best, measured on an H100
+PAYS = ((1, 15), (16, 7), (64, 5))  # rows of a batch up to which so many drafted tokens are best, measured on an H100
 ALONE = PAYS[0][1]  # for a single article
 GRAMS = 3  # tokens that an earlier occurrence shares with the latest ones at most; more of them hardly help
 

@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from headtohead.kernels.cache import position_in, ring_of
+from headtohead.kernels.dependent import early, wait_for_inputs
 from headtohead.kernels.one_query import merge, splits_for, strides_of
 
 MOST = 16  # queries of a row: what one matrix product takes
@@ -50,10 +51,10 @@ def attend_few(qkv: Tensor, keys: Tensor, values: Tensor, position: Tensor, *, f
         ring_of(slots, first), window or 0, block or 1, grain, 0 if seen_blocks is None else len(seen_blocks), scale,
         *strides_of(bias), WINDOWED=window is not None, BLOCKED=block is not None, BY_BLOCK=seen_blocks is not None,
         ALIBI=slopes is not None, BIASED=bias is not None, ROTARY=rotary is not None, HEADS=heads, DIM=dim,
-        TOKENS=tokens, QUERIES=MOST, BLOCK=size, SPLITS=splits, num_warps=WARPS)
+        TOKENS=tokens, QUERIES=MOST, BLOCK=size, SPLITS=splits, num_warps=WARPS, **early(qkv.device))
     if splits > 1:
         merge[(len(qkv) * heads,)](partial, out, DIM=dim, SPLITS=splits, BLOCK=triton.next_power_of_2(splits),
-                                   num_warps=1)
+                                   num_warps=1, **early(qkv.device))
     return out
 
 
@@ -62,7 +63,9 @@ def _attend_few(qkv_at, keys_at, values_at, position_at, position_row, seen_at, 
                 partial_at, slots, first, ring, window, own, grain, blocks, scale, bias_row, bias_head,
                 WINDOWED: tl.constexpr, BLOCKED: tl.constexpr, BY_BLOCK: tl.constexpr, ALIBI: tl.constexpr,
                 BIASED: tl.constexpr, ROTARY: tl.constexpr, HEADS: tl.constexpr, DIM: tl.constexpr,
-                TOKENS: tl.constexpr, QUERIES: tl.constexpr, BLOCK: tl.constexpr, SPLITS: tl.constexpr):
+                TOKENS: tl.constexpr, QUERIES: tl.constexpr, BLOCK: tl.constexpr, SPLITS: tl.constexpr,
+                EARLY: tl.constexpr):
+    wait_for_inputs(EARLY)
     which, split = tl.program_id(0).to(tl.int64), tl.program_id(1)
     row, head = which // HEADS, which % HEADS
     channel = tl.arange(0, DIM)

@@ -4,6 +4,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from headtohead.kernels.dependent import early, wait_for_inputs
+
 SEARCHED = 1024  # places of a row that are searched at once
 
 
@@ -13,13 +15,14 @@ def advance(chosen: Tensor, block: Tensor, positions: Tensor, text: Tensor, fill
     rows, choices = chosen.shape
     _advance[(rows,)](chosen, block, positions, text, filled, starts, finished, new_tokens,
                       -1 if end is None else end, text.shape[1], CHOICES=choices, BLOCK=block.shape[1], GRAMS=grams,
-                      WIDE=triton.next_power_of_2(block.shape[1]), SEARCHED=SEARCHED, num_warps=4)
+                      WIDE=triton.next_power_of_2(block.shape[1]), SEARCHED=SEARCHED, num_warps=4, **early(text.device))
 
 
 @triton.jit
 def _advance(chosen_at, block_at, positions_at, text_at, filled_at, starts_at, finished_at, new_tokens, end, width,
              CHOICES: tl.constexpr, BLOCK: tl.constexpr, GRAMS: tl.constexpr, WIDE: tl.constexpr,
-             SEARCHED: tl.constexpr):
+             SEARCHED: tl.constexpr, EARLY: tl.constexpr):
+    wait_for_inputs(EARLY)
     row = tl.program_id(0).to(tl.int64)
     ahead = tl.arange(0, WIDE)
     chosen_at += row * CHOICES

@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from headtohead.kernels.cache import position_in, ring_of, slot_of
+from headtohead.kernels.dependent import early, wait_for_inputs
 
 # Keys that one program reads at once, and its warps: what was fastest on an H200.
 SPLIT, WHOLE = (128, 4), (64, 2)  # where several programs share the keys of a row, and where one reads them all
@@ -54,9 +55,10 @@ def attend_one(qkv: Tensor, keys: Tensor, values: Tensor, position: Tensor, *, f
         ring_of(slots, first), grain, 0 if seen_blocks is None else len(seen_blocks), scale, *strides_of(bias),
         RESTARTS=block is not None, BY_BLOCK=seen_blocks is not None, ALIBI=slopes is not None,
         BIASED=bias is not None, ROTARY=rotary is not None, HEADS=heads, DIM=dim, BLOCK=size, SPLITS=splits,
-        num_warps=warps)
+        num_warps=warps, **early(qkv.device))
     if splits > 1:
-        merge[(rows * heads,)](partial, out, DIM=dim, SPLITS=splits, BLOCK=triton.next_power_of_2(splits), num_warps=1)
+        merge[(rows * heads,)](partial, out, DIM=dim, SPLITS=splits, BLOCK=triton.next_power_of_2(splits), num_warps=1,
+                               **early(qkv.device))
     return out
 
 
@@ -79,7 +81,9 @@ def splits_for(programs: int, slots: int, device: torch.device, share: int = LEA
 def _attend_one(qkv_at, keys_at, values_at, position_at, seen_at, slopes_at, bias_at, rotary_at, out_at, partial_at,
                 slots, first, ring, grain, blocks, scale, bias_row, bias_head, RESTARTS: tl.constexpr,
                 BY_BLOCK: tl.constexpr, ALIBI: tl.constexpr, BIASED: tl.constexpr, ROTARY: tl.constexpr,
-                HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK: tl.constexpr, SPLITS: tl.constexpr):
+                HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK: tl.constexpr, SPLITS: tl.constexpr,
+                EARLY: tl.constexpr):
+    wait_for_inputs(EARLY)
     which, split = tl.program_id(0).to(tl.int64), tl.program_id(1)
     row, head = which // HEADS, which % HEADS
     channel = tl.arange(0, DIM)
@@ -149,8 +153,9 @@ def _turned(x, x_at, angles_at, DIM: tl.constexpr):
 
 
 @triton.jit
-def merge(partial_at, out_at, DIM: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr):
+def merge(partial_at, out_at, DIM: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr, EARLY: tl.constexpr):
     """Shares of one softmax put together, each weighted by its highest score."""
+    wait_for_inputs(EARLY)
     which = tl.program_id(0).to(tl.int64)
     channel, split = tl.arange(0, DIM), tl.arange(0, BLOCK)
     share = partial_at + (which * SPLITS + split) * (DIM + 2)
