@@ -15,6 +15,8 @@ from headtohead.profiling.nvml import opened
 PACKAGES = ("torch", "triton", "flash-attn", "transformers", "accelerate", "datasets", "tokenizers", "numpy",
             "evaluate", "rouge-score", "nltk", "sacrebleu", "snowballstemmer", "py3langid", "sentencex")
 
+DECISIVE = ("gpu", "driver", "cuda_visible_devices", "torch", "triton", "flash-attn")  # for kernels' speed
+
 MACHINE_ID = Path("/etc/machine-id")
 CPU_INFO = Path("/proc/cpuinfo")
 MEMORY_INFO = Path("/proc/meminfo")
@@ -38,6 +40,12 @@ def describe() -> dict[str, str | int | None]:
         "python": platform.python_version(),
         **versions(),
     }
+
+
+def decisive() -> dict[str, str | None]:
+    """Of `describe`, what decides how fast kernels are: a table of backends was measured with the same, or is void."""
+    here = describe()
+    return {name: None if here[name] is None else str(here[name]) for name in DECISIVE}
 
 
 def versions() -> dict[str, str | None]:
