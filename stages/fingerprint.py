@@ -6,13 +6,13 @@ Imports no torch.
 import logging
 
 from headtohead.articles.folders import locate
-from headtohead.inputs import identity, pretrained_files, resolve
-from headtohead.measured import read_table, write_table
+from headtohead.inputs import identity, pretrained_files
+from headtohead.measured import write_table
 from headtohead.models.pretrained import check_pretrained
 from headtohead.pace import begin
 from headtohead.params import Params, read_params
-from headtohead.paths import BACKENDS, MACHINE, MEASURED, PRETRAINED, SOURCE, VARIANTS
-from headtohead.profiling.machine import decisive, describe
+from headtohead.paths import BACKENDS, MACHINE, PRETRAINED, SOURCE, VARIANTS
+from headtohead.profiling.machine import describe, measured_here
 from headtohead.records import write_json
 from headtohead.stage import run
 
@@ -39,7 +39,7 @@ def main() -> None:
 
 def record_backends(params: Params) -> None:
     """Write for each variant what the table of this machine changes for it, so that only what it changes re-runs."""
-    table, preset = read_table(resolve(MEASURED), decisive()), params.chosen
+    table, preset = measured_here(), params.chosen
     dtypes = {preset.profile.precision, preset.generate.precision}
     for name, spec in params.variants.items():
         layers = spec.layers or (spec,)

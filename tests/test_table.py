@@ -1,21 +1,23 @@
 """The measured table: whom it prefers and when, its files, and how it reaches what runs."""
 
-import json
-import shutil
+import os
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import test_reporting
 import torch
 import yaml
 from closure import ROOT
 from conftest import BIGBIRD, VARIANTS, random_ids, tiny
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import edit
 
-from headtohead import cli
+from headtohead import cli, reporting
 from headtohead.attention import AttentionSpec
 from headtohead.attention.backends import flash_attn, sdpa
 from headtohead.attention.job import Job
@@ -27,6 +29,7 @@ from headtohead.inference.engine import Engine
 from headtohead.measured import read_table, write_table
 from headtohead.models.checkpoints import load
 from headtohead.params import read_params
+from headtohead.paths import MACHINE
 from headtohead.profiling.machine import decisive
 from headtohead.records import DataError
 
@@ -185,9 +188,9 @@ def small(todo):
     return [task for task in todo if task.job.keys <= 32]
 
 
-def measured(params, seconds=None, before=Table(), todo=None):
+def measured(params, todo, seconds=None, before=None):
     saved = []
-    return measuring.run(tasks(params) if todo is None else todo, shape(params), before, saved.append, seconds), saved
+    return measuring.run(todo, shape(params), before or Table(), saved.append, seconds), saved
 
 
 def test_what_the_engine_measures_the_engine_runs(two):
@@ -225,7 +228,7 @@ def test_every_size_of_the_run_is_to_be_measured_and_the_runs_own_first(two, smo
 
 def test_what_is_faster_in_the_engine_is_taken(two, smoke):
     todo = small(tasks(smoke))
-    found, saved = measured(smoke, todo=todo)
+    found, saved = measured(smoke, todo)
     assert len(saved) == len(todo)
     assert saved[-1] == found
     assert [entry.spec["pattern"] for entry in found.entries] == ["full", "full", "window"]
@@ -235,11 +238,11 @@ def test_what_is_faster_in_the_engine_is_taken(two, smoke):
 
 def test_an_interrupted_measurement_goes_on_where_it_was(two, smoke):
     todo = small(tasks(smoke))
-    half, _ = measured(smoke, todo=todo[:2])
-    whole, saved = measured(smoke, before=half, todo=todo[:3])
+    half, _ = measured(smoke, todo[:2])
+    whole, saved = measured(smoke, todo[:3], before=half)
     assert len(saved) == 1
     assert whole.entries[0].sizes[:2] == half.entries[0].sizes
-    assert measured(smoke, seconds=0, before=half, todo=todo) == (half, [])
+    assert measured(smoke, todo, seconds=0, before=half) == (half, [])
 
 
 @pytest.mark.parametrize(("fails", "told"), [(None, "wrong results: error "), (RuntimeError("no kernel\nmore"), (
@@ -255,8 +258,120 @@ def test_a_backend_that_computes_wrong_numbers_or_none_is_never_taken(two, smoke
     two[0] = 0.0
     monkeypatch.setattr(sdpa, "attend", attend)
     monkeypatch.setattr("headtohead.attention.plan.preferred", lambda job: ("reference", "sdpa"))
-    found, _ = measured(smoke, todo=tasks(smoke)[:1])
+    found, _ = measured(smoke, tasks(smoke)[:1])
     [size] = found.entries[0].sizes
     assert list(size.times) == [size.forward] == ["reference"]
     assert size.left_out["sdpa"].startswith(told)
     assert taken(tasks(smoke)[0].job, found) == "reference"
+
+
+def h2h(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["h2h", *words])
+    cli.main()
+
+
+def test_the_command_measures_shows_and_goes_on(two, smoke, monkeypatch, capsys):
+    every = measuring.tasks
+    monkeypatch.setattr("headtohead.doctor.command.tasks", lambda *given: small(every(*given)))
+    h2h(monkeypatch, "doctor", "--measure", "--seconds", "1")
+    first = capsys.readouterr().out
+    h2h(monkeypatch, "doctor", "--measure")
+    out = capsys.readouterr().out
+    assert "kernel flash, positions alibi, pattern full; float32, 2 heads of 16; ms for a whole pass" in out
+    assert "reference, not sdpa" in first
+    assert "6 of 6 sizes of preset smoke are measured, in .cache/backends.json" in out
+    assert "goes on" not in out
+    assert read_table(Path(".cache/backends.json")).machine == decisive()
+    monkeypatch.setattr("headtohead.profiling.machine.decisive", lambda: {"gpu": "another"})
+    h2h(monkeypatch, "doctor", "--measure", "--seconds", "1")
+    assert "was measured with other hardware or versions" in capsys.readouterr().out
+    assert read_table(Path(".cache/backends.json")).machine == {"gpu": "another"}
+
+
+def test_an_interrupted_command_says_that_it_goes_on(two, smoke, monkeypatch, capsys):
+    def interrupt(job, backend):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measuring, "compare", interrupt)
+    with pytest.raises(SystemExit, match="130"):
+        h2h(monkeypatch, "doctor", "--measure")
+    assert "stopped; the same command goes on with the rest" in capsys.readouterr().err
+
+
+def test_where_there_is_nothing_to_choose_the_command_says_so(smoke, monkeypatch, capsys):
+    h2h(monkeypatch, "doctor", "--measure", "--preset", "laptop")
+    assert capsys.readouterr().out.startswith("Nothing to measure: on this machine (cpu) a single backend computes")
+    assert not Path(".cache").exists()
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    (["--measure", "--preset", "nope"], "unknown preset 'nope'; there are laptop, smoke, news, paper"),
+    (["--seconds", "9"], "--preset and --seconds are for --measure"),
+    (["--preset", "smoke"], "--preset and --seconds are for --measure")])
+def test_wrong_options_are_answered(smoke, monkeypatch, words, told):
+    with pytest.raises(SystemExit, match=told):
+        h2h(monkeypatch, "doctor", *words)
+
+
+# --- through the pipeline
+
+
+SMOKE_JOB = replace(JOB, heads=2)  # of the preset smoke
+
+
+def fingerprint(measured_table, machine=None):
+    """What the stage writes of a table, by variant."""
+    write_table(Path(".cache/backends.json"), measured_table.model_copy(update={"machine": machine or decisive()}))
+    subprocess.run([sys.executable, "-m", "stages.fingerprint"], check=True,
+                   env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"})
+    return {path.stem: read_table(path) for path in Path("data/backends").iterdir()}
+
+
+def test_the_fingerprint_gives_each_variant_what_changes_its_choices(smoke):
+    gains, none = at(264, sdpa=2.0, flex=1.0), at(264, sdpa=1.0, flex=2.0)
+    whole = table(gains, job=SMOKE_JOB)
+    files = fingerprint(whole.model_copy(update={"entries": (
+        *whole.entries, *table(none, spec=VARIANTS["flash_alibi"], job=SMOKE_JOB).entries,
+        *table(gains, spec=VARIANTS["flash_alibi"], job=JOB).entries)}))  # of a model with other heads
+    assert files.keys() == smoke.variants.keys()
+    assert {name for name, part in files.items() if part != Table()} == {
+        "flash", "flash_local_global"}  # which have such a layer
+    assert files["flash"].entries == whole.entries
+    assert all(part == Table() for part in fingerprint(whole, {"gpu": "another"}).values())
+
+
+def test_a_stage_that_reads_a_variants_table_depends_on_it_alone():
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert "data/backends" in stages["fingerprint"]["outs"]
+    reads = {name: [dep for dep in stage["deps"] if dep.startswith("data/backends")]
+             for name, stage in stages.items() if name != "fingerprint"}
+    assert {name: deps for name, deps in reads.items() if deps} == {
+        "generate": ["data/backends/${item.variant}.json"], "report": ["data/backends"],
+        "profile": ["data/backends/standard.json", "data/backends/${item.variant}.json"]}
+
+
+made, params, run = test_reporting.made, test_reporting.params, test_reporting.run  # pytest finds fixtures by name
+
+
+def test_the_report_says_what_the_built_in_order_would_have_cost(run, params):
+    write_table(Path("data/backends/flash.json"), table(
+        at(512, flex=1.0, sdpa=2.5), at(512, 4, flex=8.0, sdpa=8.1),
+        at(128, 4, **{"flash-attn": 0.25, "sdpa": 0.5}), job=SMOKE_JOB))
+    reporting.build(params)
+    section = test_reporting.report().split("### Chosen by measurement")[1].split("\n#")[0]
+    rows = [row.strip("| ").split(" | ") for row in section.splitlines() if row.startswith("| flash")]
+    assert rows == [
+        ["flash", "full, learned, float32", "forward", "flex", "sdpa", "1", "512", "1.00", "2.50", "2.50"],
+        ["flash", "full, learned, float32", "forward, prompt", "flash-attn", "sdpa", "4", "128", "0.250", "0.500",
+         "2.00"]]
+    assert "made on this machine (Made-up GPU)" in section
+    reporting.build(params.model_copy(update={"backend": "sdpa"}))
+    assert "Chosen by measurement" not in test_reporting.report()
+
+
+def test_without_a_table_the_report_says_on_a_gpu_how_to_measure(run, params):
+    reporting.build(params)
+    assert "doctor --measure" not in test_reporting.report()
+    edit(MACHINE, lambda content: content.update(processor="Another CPU", gpu="Made-up GPU"))
+    reporting.build(params)
+    assert "`h2h doctor --measure` measures whether others are faster" in test_reporting.report()

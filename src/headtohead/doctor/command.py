@@ -1,7 +1,6 @@
 """`h2h doctor --measure` on the terminal: measure, keep what is measured, show all of it."""
 
 import sys
-from pathlib import Path
 
 from rich.console import Console
 
@@ -15,7 +14,7 @@ from headtohead.models.card import in_words
 from headtohead.models.gpt2 import best_device
 from headtohead.params import Params
 from headtohead.paths import MEASURED
-from headtohead.profiling.machine import decisive
+from headtohead.profiling.machine import measured_here
 from headtohead.progress import Bar, output, plain_table
 from headtohead.records import DataError
 
@@ -29,16 +28,19 @@ def measure(params: Params, seconds: float | None) -> None:
     Raises:
         DataError: the pretrained model is not to be had, or the table's file is damaged.
     """
-    device, console, path = best_device(), output(), resolve(MEASURED)
+    device, console = best_device(), output()
     try:
-        todo = tasks(params, facts.shape(params), device)
+        model = facts.shape(params)
     except (DataError, OSError) as error:
         raise DataError(f"model {params.chosen.model.pretrained}: {error}") from error
+    todo = tasks(params, model, device)
     if not todo:
         console.print(f"Nothing to measure: on this machine ({device}) a single backend computes each variant of this "
                       "run, so there is nothing to choose. A table is for GPUs.")
         return
-    table = _measured(params, todo, path, seconds)
+    if (known := read_table(resolve(MEASURED))).entries and not measured_here().entries:
+        console.print(f"{MEASURED} was measured with other hardware or versions ({known.machine}); it is made anew.")
+    table = _measured(todo, model, seconds)
     for entry in table.entries:
         _show(console, entry)
     done = sum(table.has(task.job) for task in todo)
@@ -48,18 +50,17 @@ def measure(params: Params, seconds: float | None) -> None:
         console.print("The same command goes on with the rest.")
 
 
-def _measured(params: Params, todo: list[Task], path: Path, seconds: float | None) -> Table:
+def _measured(todo: list[Task], model: facts.Model, seconds: float | None) -> Table:
     """The machine's whole table, with what is measured now; an interruption keeps what was measured before it."""
-    machine = decisive()
-    table = read_table(path, machine).model_copy(update={"machine": machine})
+    table = measured_here()
     done = sum(table.has(task.job) for task in todo)
     with Bar("measuring backends", total=len(todo), done=done) as bar:
         def save(more: Table) -> None:
-            write_table(path, more)
+            write_table(resolve(MEASURED), more)
             bar.advance()
 
         try:
-            return run(todo, facts.shape(params), table, save, seconds, on_task=lambda task: bar.note(_in_words(task)))
+            return run(todo, model, table, save, seconds, on_task=lambda task: bar.note(_in_words(task)))
         except KeyboardInterrupt:
             print("stopped; the same command goes on with the rest", file=sys.stderr)
             sys.exit(130)

@@ -14,11 +14,8 @@ from headtohead.attention.table import Table
 from headtohead.doctor import facts
 from headtohead.doctor.facts import Fact, Model, first_line
 from headtohead.doctor.rounding import Errors, compare, compare_decoding
-from headtohead.inputs import resolve
-from headtohead.measured import read_table
 from headtohead.params import Params
-from headtohead.paths import MEASURED
-from headtohead.profiling.machine import decisive
+from headtohead.profiling.machine import measured_here
 from headtohead.records import DataError
 
 WORKS = FORWARD, TRAINING, PROMPT, DECODING = "forward", "training", "prompt", "decoding"
@@ -104,7 +101,7 @@ def diagnose(params: Params, on_check: Callable[[str], None] = lambda what: None
         found.append(Fact("model", str(params.chosen.model.pretrained), str(error), broken=True))
         return Diagnosis("", found, [], [], params.compared)
     jobs = Jobs(params, model, device)
-    table = read_table(resolve(MEASURED), decisive())
+    table = measured_here()
     choices = [_choice(jobs, name, work, params.asked_backend, table) for name in params.variants for work in WORKS]
     length = params.chosen.tokenizer.max_length
     return Diagnosis(f"preset {params.preset}: {model.heads} heads of {model.head_dim}, {length:,} tokens, on {device}",
