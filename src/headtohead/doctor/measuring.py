@@ -25,7 +25,7 @@ from headtohead.params import Model as Settings
 from headtohead.params import Params, Preset
 from headtohead.profiling.inference import lengths_of
 from headtohead.profiling.passes import no_room
-from headtohead.profiling.timing import measure
+from headtohead.profiling.timing import garbage_frozen, measure
 
 ROUNDS = 7  # in each of which every backend has its turn
 REPEATS, SECONDS = 3, 0.03  # of a turn, at least
@@ -96,7 +96,8 @@ def run(todo: Iterable[Task], model: Model, table: Table, save: Callable[[Table]
                 return table
             on_task(task)
             bench = bench or Bench(task.job, model)
-            table = table.with_size(task.job, bench.size(task.job))
+            with garbage_frozen():
+                table = table.with_size(task.job, bench.size(task.job))
             save(table)
     return table
 
