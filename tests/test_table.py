@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,10 @@ from headtohead.inference.engine import Engine
 from headtohead.measured import read_table, write_table
 from headtohead.models.checkpoints import load
 from headtohead.params import read_params
-from headtohead.paths import MACHINE
+from headtohead.paths import MACHINE, Run
 from headtohead.profiling.machine import decisive
 from headtohead.records import DataError
+from stages import generate
 
 FLASH = VARIANTS["flash"]
 # In float32 neither flash-attn nor cuDNN can run: the built-in order is sdpa, flex.
@@ -338,6 +340,22 @@ def test_the_fingerprint_gives_each_variant_what_changes_its_choices(smoke):
         "flash", "flash_local_global"}  # which have such a layer
     assert files["flash"].entries == whole.entries
     assert all(part == Table() for part in fingerprint(whole, {"gpu": "another"}).values())
+
+
+def returned(found, *_, **__):
+    return found
+
+
+def test_summaries_are_written_by_what_their_variants_table_chose(smoke, monkeypatch, tokenizer):
+    tables = []
+    for name, found in (("load", (tiny(FLASH), tokenizer)), ("load_tokenizer", tokenizer), ("load_split", []),
+                        ("check_trained_here", None), ("further_sets", [])):
+        monkeypatch.setattr(generate, name, partial(returned, found))
+    monkeypatch.setattr(generate, "predict", lambda model, *_: tables.append(model.config.attention_table) or [])
+    write_table(Path("data/backends/flash.json"), QUICKER)
+    generate.write(Run("flash", 13), smoke)
+    generate.write(Run("flash_alibi", 13), smoke)
+    assert tables == [QUICKER, Table()]
 
 
 def test_a_stage_that_reads_a_variants_table_depends_on_it_alone():
