@@ -6,11 +6,12 @@ import torch
 
 from headtohead.beside import halved
 from headtohead.inference.predictions import predict
+from headtohead.measured import read_table
 from headtohead.models.checkpoints import check_trained_here, load
 from headtohead.models.gpt2 import best_device
 from headtohead.models.sharing import share_cores
 from headtohead.params import Params, read_params
-from headtohead.paths import Run
+from headtohead.paths import BACKENDS, Run
 from headtohead.records import write_jsonl
 from headtohead.stage import run, writing
 from headtohead.tokens.splits import further_sets, load_split, load_tokenizer
@@ -31,6 +32,7 @@ def write(ours: Run, params: Params) -> None:
     """Write the summaries of one training."""
     settings, max_length = params.chosen.generate, params.chosen.tokenizer.max_length
     model, tokenizer = load(ours.model, backend=params.asked_backend)
+    model.config.attention_table = read_table(BACKENDS / f"{ours.variant}.json")
     check_trained_here(ours, model, tokenizer, params, load_tokenizer())
     model.to(best_device(), getattr(torch, settings.precision))
     rows = predict(model, tokenizer, load_split("test"), settings, max_length, f"summaries by {ours}")

@@ -34,6 +34,7 @@ COMMANDS = {
         "test_pipeline.py::test_switching_attention_re_runs_the_report_alone_and_the_diff_shows_it",
     r'git commit -m ".+" params\.yaml': "it is git's own",
     r"h2h doctor( --json)?": "test_doctor.py::test_it_reads_well_and_a_file_gets_plain_text",
+    r"h2h doctor --measure( --[a-z]+ \w+)*": "test_table.py::test_the_command_measures_shows_and_goes_on",
     r"h2h init \S+( --[a-z-]+ \S+)*": "test_init.py::test_a_file_with_odd_columns_becomes_a_preset_that_runs",
     r"h2h choose .*": "test_choose.py::test_the_documents_show_what_their_commands_print",
     r"h2h show": "test_reporting.py::test_the_comparison_is_printed_quickly",

@@ -11,8 +11,12 @@ from conftest import BIGBIRD, VARIANTS, random_ids, tiny
 from headtohead.attention import AttentionSpec, attend
 from headtohead.attention.backends import compiled as alone
 from headtohead.attention.job import BackendError, Job
-from headtohead.attention.plan import BACKENDS, choose
+from headtohead.attention.plan import BACKENDS, alternatives, choose
+from headtohead.attention.table import Entry, Size, Table, Time, same_work
+from headtohead.doctor import measuring
 from headtohead.doctor.diagnosis import diagnose
+from headtohead.doctor.facts import shape
+from headtohead.inference.engine import Engine
 from headtohead.models.gpt2 import compile_for_training
 from headtohead.params import Train, read_params
 from headtohead.tokens.layout import Layout
@@ -266,3 +270,39 @@ def test_the_doctor_finds_every_backend_right(preset):
     chosen = {backend for choice in found.choices for backend in choice.backends}
     assert chosen <= {check.backend for check in found.checks}
     assert [check.wrong for check in found.checks if check.wrong] == []
+
+
+def test_every_alternative_is_measured_in_the_engine_and_the_table_decides():
+    params = read_params().with_preset("news")
+    model, every = shape(params), measuring.tasks(params, shape(params), torch.device("cuda"))
+    todo = [task for task in every if task.job.batch * task.job.keys <= 520]
+    assert {task.variant for task in todo} == {"flash", "flash_alibi", "flash_sparse"}
+    found = measuring.run(todo, model, Table(), lambda table: None, seconds=None)
+    gains = {(entry.spec["pattern"], entry.spec["positions"], gain.size.length, gain.work): gain.name
+             for entry in found.entries for gain in entry.gains()}
+    for task in todo:
+        job = task.job
+        [size] = [size for entry in found.entries if entry.spec == same_work(job.spec)
+                  for size in entry.sizes if size.length == job.keys]
+        assert size.left_out == {}
+        assert size.times.keys() == set(alternatives(job))
+        work = "prompt" if job.varied else "forward"
+        wanted = gains.get((job.spec.pattern, job.spec.positions, job.keys, work), getattr(size, work))
+        assert choose(job, None, found).backend.name == wanted
+
+
+@pytest.mark.parametrize("name", ["flash", "flash_alibi", "flash_sparse", "strided"])
+def test_whatever_a_table_chooses_the_engine_computes_the_same(name):
+    model, ids = tiny(VARIANTS[name], heads=2, head_dim=64, max_length=200), random_ids(2, 200, seed=1).cuda()
+    model = model.cuda().bfloat16()
+    spec = VARIANTS[name].layer(0)
+    job = Job(spec, ids.device, torch.bfloat16, 2, 64, 200, 200, batch=2)
+    built_in, expected = choose(job).backend.name, Engine(model).forward(ids).float()
+    for other in set(alternatives(job)) - {built_in}:
+        times = {one: Time(median=ms, low=ms, high=ms) for one, ms in ((other, 1.0), (built_in, 2.0))}
+        size = Size(batch=2, length=200, forward=built_in, prompt=built_in, times=times)
+        model.config.attention_table = Table(entries=(
+            Entry(spec=same_work(spec), dtype="bfloat16", heads=2, head_dim=64, sizes=(size,)),))
+        engine = Engine(model)
+        assert engine.backend_for(200, batch=2) == other
+        assert (engine.forward(ids).float() - expected).norm() <= 0.05 * expected.norm()

@@ -8,7 +8,11 @@ import pytest
 from clone import Clone, executed
 
 import headtohead
-from headtohead.params import STUDY
+from headtohead.attention.table import Entry, Size, Table, Time, same_work
+from headtohead.measured import write_table
+from headtohead.params import STUDY, read_params
+from headtohead.paths import MEASURED
+from headtohead.profiling.machine import decisive
 
 SEEDS = (13, 14, 15)
 
@@ -149,6 +153,22 @@ class Odd(Pattern):
     assert "train@flash_sparse-13" in stages
     clone.reset()
     clone.run("dvc", "repro", "fingerprint")
+
+
+def test_a_measured_table_re_runs_the_variants_whose_choice_it_changes(clone):
+    times = {name: Time(median=ms, low=ms, high=ms) for name, ms in (("sdpa", 2.0), ("flex", 1.0))}
+    size = Size(batch=1, length=264, forward="sdpa", prompt="sdpa", times=times)
+    spec = same_work(read_params(clone.path / "params.yaml").variants["flash"])
+    write_table(clone.path / MEASURED, Table(machine=decisive(), entries=(
+        Entry(spec=spec, dtype="float32", heads=2, head_dim=16, sizes=(size,)),)))
+    clone.run("dvc", "repro", "fingerprint")
+    stages = set(executed(clone.run("dvc", "repro", "--dry")))
+    assert {"generate@flash", "profile@flash", "report"} <= stages
+    assert stages <= {"fingerprint", "generate@flash", "score@flash", "profile@flash", "report"}
+    (clone.path / MEASURED).unlink()
+    clone.run("dvc", "repro", "fingerprint")
+    assert set(executed(clone.run("dvc", "repro", "--dry"))) <= {"fingerprint", "report"}
+    clone.reset()
 
 
 def test_how_summaries_are_generated_leaves_training_alone(clone):

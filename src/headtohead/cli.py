@@ -42,8 +42,14 @@ def show() -> None:
     print_comparison(read_params())
 
 
-def doctor(as_json: bool) -> None:
+def doctor(as_json: bool, measure: bool, preset: str | None, seconds: float | None) -> None:
     params = read_params()
+    if measure:
+        from headtohead.doctor import command
+        command.measure(params.with_preset(preset) if preset else params, seconds)
+        return
+    if preset or seconds:
+        raise ValueError("--preset and --seconds are for --measure; add it, or leave them out")
     from headtohead.doctor import page
     from headtohead.doctor.diagnosis import diagnose
     from headtohead.progress import Bar
@@ -196,7 +202,14 @@ def _add_summarize(parser: argparse.ArgumentParser) -> None:
 
 def _add_doctor(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=doctor)
-    parser.add_argument("--json", action="store_true", dest="as_json", help="the same, for programs")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--json", action="store_true", dest="as_json", help="the same, for programs")
+    what.add_argument("--measure", action="store_true",
+                      help="on a GPU: time every backend that can do the run's work, for later runs to choose by")
+    parser.add_argument("--preset", metavar="NAME",
+                        help="with --measure: whose model and sizes (default: that of params.yaml)")
+    parser.add_argument("--seconds", type=whole_number(MOST), metavar="N",
+                        help="with --measure: begin nothing after so many; the same command goes on later")
 
 
 def _add_publish(parser: argparse.ArgumentParser) -> None:

@@ -290,6 +290,16 @@ class Params(Section):
         """The preset that `preset` names."""
         return self.presets[self.preset]
 
+    def with_preset(self, name: str) -> "Params":
+        """The same with another preset.
+
+        Raises:
+            ParamsError: there is none of that name.
+        """
+        if name not in self.presets:
+            raise ParamsError(f"unknown preset {name!r}; there are {', '.join(self.presets)}")
+        return self.model_copy(update={"preset": name})
+
     @property
     def asked_backend(self) -> str | None:
         """The backend that runs the variants with kernel flash; None leaves it to dispatch."""

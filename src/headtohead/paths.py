@@ -5,6 +5,8 @@ from pathlib import Path
 
 SOURCE, PRETRAINED = Path("data/source.json"), Path("data/pretrained.json")
 VARIANTS = Path("data/variants")  # what each variant computes: VARIANT.json
+BACKENDS = Path("data/backends")  # what was measured here and concerns a variant: VARIANT.json
+MEASURED = ".cache/backends.json"  # everything that was measured here, for all presets
 SUBSET = Path("data/subset")  # the articles of each split: SPLIT.jsonl
 TOKENS = Path("data/tokens")
 FACTS = TOKENS / "facts.jsonl"

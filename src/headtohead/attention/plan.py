@@ -14,6 +14,7 @@ from headtohead.attention.job import BackendError, Capability, Job
 from headtohead.attention.patterns import Form
 from headtohead.attention.positions import rotate, rotations
 from headtohead.attention.spec import AttentionSpec
+from headtohead.attention.table import COMPILED, Table
 
 log = logging.getLogger(__name__)
 
@@ -92,11 +93,18 @@ def preferred(job: Job) -> tuple[str, ...]:
     return (*exact, *fused)
 
 
-def choose(job: Job, backend: str | None = None) -> Choice:
-    """The backend to use: the named one, or the first of `preferred` that can do the whole job.
+def alternatives(job: Job) -> list[str]:
+    """Those of `preferred` that can do the whole job and need not compile for each of many shapes."""
+    return [name for name in preferred(job) if not BACKENDS[name].capability.unsupported(job)
+            and not (job.varied and name in COMPILED)]
+
+
+def choose(job: Job, backend: str | None = None, table: Table | None = None) -> Choice:
+    """The backend to use: the named one, else a faster one by the table, else the first that can do the whole job.
 
     Args:
         backend: a name in `BACKENDS`; a library of fused kernels concerns variants with kernel flash alone.
+        table: what was measured on this machine, if anything; without it, `preferred` alone decides.
 
     Raises:
         BackendError: it is unknown or cannot do the job, or there is none; the message says why and how to get it.
@@ -110,6 +118,8 @@ def choose(job: Job, backend: str | None = None) -> Choice:
         reason = BACKENDS[name].capability.unsupported(job)
         if reason is None:
             why = "asked for by name" if backend else "; ".join(["the best that can do it here", *lacking])
+            if backend is None and table and (faster := table.faster(job, name, alternatives(job))):
+                name, why = faster
             _tell(job.spec, str(job.device), str(job.dtype), name, why)
             return Choice(BACKENDS[name], why)
         lacking.append(f"{name} {reason}")
@@ -122,23 +132,23 @@ def _tell(spec: AttentionSpec, device: str, dtype: str, name: str, why: str) -> 
     log.info("attention %s in %s on %s by %s: %s", spec, dtype, device, name, why)
 
 
-def named(jobs: Iterable[Job], backend: str | None = None) -> str:
+def named(jobs: Iterable[Job], backend: str | None = None, table: Table | None = None) -> str:
     """What runs the jobs, by name, each once; see `choose`."""
-    return " + ".join(dict.fromkeys(choose(job, backend).backend.name for job in jobs))
+    return " + ".join(dict.fromkeys(choose(job, backend, table).backend.name for job in jobs))
 
 
-def plan(job: Job, left_padding: Tensor | None = None, backend: str | None = None) -> Plan:
+def plan(job: Job, left_padding: Tensor | None = None, backend: str | None = None, table: Table | None = None) -> Plan:
     """What computes the job: chosen, and with all that is the same from call to call (masks, biases, slopes) made.
 
     Args:
         left_padding: int [batch], padding tokens before each sequence, if the job is padded; rows of padding queries
             mean nothing.
-        backend: see `choose`.
+        backend, table: see `choose`.
 
     Raises:
         BackendError: see `choose`.
     """
-    chosen = choose(job, backend).backend
+    chosen = choose(job, backend, table).backend
     return Plan(chosen.name, chosen.build(job, left_padding), _turns(job, left_padding))
 
 

@@ -1,7 +1,7 @@
 """Everything that `h2h doctor` says, as data."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import isfinite, nan
 from typing import Any
 
@@ -10,10 +10,12 @@ import torch
 from headtohead.attention.decoding import STATES, explain_state
 from headtohead.attention.job import BackendError, Capability, Job
 from headtohead.attention.plan import BACKENDS, choose
+from headtohead.attention.table import Table
 from headtohead.doctor import facts
 from headtohead.doctor.facts import Fact, Model, first_line
 from headtohead.doctor.rounding import Errors, compare, compare_decoding
 from headtohead.params import Params
+from headtohead.profiling.machine import measured_here
 from headtohead.records import DataError
 
 WORKS = FORWARD, TRAINING, PROMPT, DECODING = "forward", "training", "prompt", "decoding"
@@ -99,7 +101,8 @@ def diagnose(params: Params, on_check: Callable[[str], None] = lambda what: None
         found.append(Fact("model", str(params.chosen.model.pretrained), str(error), broken=True))
         return Diagnosis("", found, [], [], params.compared)
     jobs = Jobs(params, model, device)
-    choices = [_choice(jobs, name, work, params.asked_backend) for name in params.variants for work in WORKS]
+    table = measured_here()
+    choices = [_choice(jobs, name, work, params.asked_backend, table) for name in params.variants for work in WORKS]
     length = params.chosen.tokenizer.max_length
     return Diagnosis(f"preset {params.preset}: {model.heads} heads of {model.head_dim}, {length:,} tokens, on {device}",
                      found, choices, list(_checks(jobs, choices, params.compared, on_check)), params.compared)
@@ -122,15 +125,15 @@ class Jobs:
                     varied=work == PROMPT) for layer in layers]
 
 
-def _choice(jobs: Jobs, variant: str, work: str, asked: str | None) -> Choice:
-    """As the model and the inference engine choose."""
+def _choice(jobs: Jobs, variant: str, work: str, asked: str | None, table: Table) -> Choice:
+    """As the model and the inference engine choose, for one sequence."""
     backends, why = [], []
     try:
         for job in jobs.of(variant, work, jobs.length):
             if work == DECODING:
                 name, reason = explain_state(job, asked)
             else:
-                chosen = choose(job, asked)
+                chosen = choose(replace(job, batch=1), asked, table)
                 name, reason = chosen.backend.name, chosen.why
             backends.append(name)
             why.append(reason)
@@ -185,7 +188,6 @@ def _worse(one: Errors | str | None, other: Errors | str) -> Errors | str:
 def _check(backend: str, work: str, dtype: str, needed: bool, found: dict[str, Errors | str]) -> Check:
     numbers = [errors for errors in found.values() if isinstance(errors, Errors)]
     worst = max(numbers, key=lambda errors: errors.share, default=Errors(nan, nan))
-    wrong = {name: errors if isinstance(errors, str) else
-             f"wrong results: error {errors.error:.1e}, at most {errors.allowed:.1e} is rounding"
-             for name, errors in found.items() if isinstance(errors, str) or not errors.right}
+    wrong = {name: problem for name, errors in found.items()
+             if (problem := errors if isinstance(errors, str) else errors.problem)}
     return Check(backend, work, dtype, needed, list(found), worst.error, worst.allowed, wrong)

@@ -42,11 +42,13 @@ class Fact:
 
 @dataclass(frozen=True)
 class Model:
-    """The shape of the model that the preset trains."""
+    """The shape of the model that the preset trains; positions: the length of its table, if a variant has one."""
 
     layers: int
     heads: int
     head_dim: int
+    positions: int
+    vocabulary: int
 
 
 def machine(device: torch.device) -> Iterator[Fact]:
@@ -152,12 +154,13 @@ def shape(params: Params) -> Model:
     model = params.chosen.model
     if model.pretrained is None:
         layers, width, heads = (size or 0 for size in (model.layers, model.width, model.heads))  # none is None
-        return Model(layers, heads, width // heads)
+        tokenizer = params.chosen.tokenizer
+        return Model(layers, heads, width // heads, tokenizer.max_length, tokenizer.vocab_size or 0)
     if (folder := settings_folder(model.pretrained)) is None:
         raise DataError("is not on this machine, and the hub does not give it; download it, and name its folder in "
                         f"presets.{params.preset}.model.pretrained")
     config = GPT2Config(**read_settings(folder)[0])
-    return Model(config.n_layer, config.n_head, config.n_embd // config.n_head)
+    return Model(config.n_layer, config.n_head, config.n_embd // config.n_head, config.n_positions, config.vocab_size)
 
 
 def first_line(error: Exception) -> str:

@@ -31,6 +31,12 @@ class Errors:
     def right(self) -> bool:
         return self.share <= 1
 
+    @property
+    def problem(self) -> str | None:
+        """What is wrong, in words; None if it is right."""
+        return None if self.right else (f"wrong results: error {self.error:.1e}, at most {self.allowed:.1e} is "
+                                        "rounding")
+
 
 def compare(job: Job, backend: str) -> Errors:
     """A pass over a whole sequence; with its gradients, if the job needs them."""

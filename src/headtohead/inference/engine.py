@@ -8,6 +8,7 @@ import gc
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -73,14 +74,14 @@ class Engine:
         graphs: whether to record CUDA graphs; by default, on CUDA. Without them the same kernels run one by one.
 
     Raises:
-        BackendError: the attention backend asked for cannot do the job, or is not installed.
+        BackendError (when it runs): the attention backend asked for cannot do the job, or is not installed.
     """
 
     def __init__(self, model: GPT2, graphs: bool | None = None) -> None:
         self.device, self.dtype, self.config = model.device, model.dtype, model.config
         self._limit = model.length_limit
         self.graphs = self.device.type == "cuda" if graphs is None else graphs
-        self._asked = model.config.attention_backend
+        self._asked, self._table = model.config.attention_backend, model.config.attention_table
         self._heads, self._head_dim = model.config.n_head, model.config.n_embd // model.config.n_head
         self._network, self._features = Network(model), features_of(model)
         layers = layers_of(model.config)
@@ -92,18 +93,23 @@ class Engine:
         self._places = [places[layer] for layer in range(len(layers))]
         self._plans: dict[Hashable, Plan] = {}  # kept as long as graphs may use their memory
         self._recordings: OrderedDict[Hashable, Recording[Any]] = OrderedDict()
-        self.decoder = " + ".join(dict.fromkeys(choose_state(self._job(kind, 1, 1, 2), self._asked)
-                                                for kind in self._kinds))
         self.takes_back = all(takes_back(kind.spec) for kind in self._kinds)  # tokens that turn out wrong
 
-    def backend_for(self, length: int) -> str:
-        """What computes attention in a pass over `length` tokens."""
-        return named((self._job(kind, 1, length, length) for kind in self._kinds), self._asked)
+    @cached_property
+    def decoder(self) -> str:
+        """What computes attention token by token."""
+        return " + ".join(dict.fromkeys(choose_state(self._job(kind, 1, 1, 2), self._asked) for kind in self._kinds))
 
-    def generation_by(self, length: int) -> str:
-        """What computes attention in a pass over prompts of `length` tokens, and then token by token."""
-        length = rounded(length) if self.graphs else length
-        prompts = named((self._job(kind, 1, length, length, varied=True) for kind in self._kinds), self._asked)
+    def backend_for(self, length: int, batch: int = 1) -> str:
+        """What computes attention in a pass over `batch` sequences of `length` tokens."""
+        return named((self._job(kind, batch, length, length) for kind in self._kinds), self._asked, self._table)
+
+    def generation_by(self, length: int, batch: int = 1) -> str:
+        """What computes attention in a pass over `batch` prompts of `length` tokens, and then token by token."""
+        if self.graphs:
+            batch, length = rounded(batch), rounded(length)
+        jobs = (self._job(kind, batch, length, length, varied=True) for kind in self._kinds)
+        prompts = named(jobs, self._asked, self._table)
         return f"{prompts}, then {self.decoder}"
 
     @torch.inference_mode()
@@ -205,7 +211,7 @@ class Engine:
     def _plan(self, kind: Kind, batch: int, length: int, varied: bool) -> Plan:
         job = self._job(kind, batch, length, length, varied)
         if job not in self._plans:
-            self._plans[job] = plan(job, None, self._asked)
+            self._plans[job] = plan(job, None, self._asked, self._table)
         return self._plans[job]
 
     def _job(self, kind: Kind, batch: int, queries: int, keys: int, varied: bool = False) -> Job:

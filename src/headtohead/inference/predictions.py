@@ -49,7 +49,7 @@ def predict(model: GPT2, tokenizer: PreTrainedTokenizerBase, rows: Any, settings
                     title, longer)
     examples = [(sequence[:layout.max_length], prompt) for sequence, prompt in examples]
     engine, longest = Engine(model), max(map(len, prompts))
-    written_by = engine.generation_by(longest)
+    written_by = engine.generation_by(longest, min(settings.batch_size, len(prompts)))
     if drafted := drafted_for(engine, min(settings.batch_size, len(prompts)), settings):
         written_by += f", {drafted} tokens drafted by prompt lookup"
     elif settings.lookup not in (AUTO, 0):

@@ -22,6 +22,7 @@ from headtohead.attention.favor import orthogonal_features
 from headtohead.attention.job import Job
 from headtohead.attention.plan import Plan, named, plan
 from headtohead.attention.spec import AttentionSpec
+from headtohead.attention.table import Table
 from headtohead.models.batches import IGNORED
 from headtohead.models.card import card
 from headtohead.params import Model
@@ -49,16 +50,18 @@ class Config(GPT2Config):
         attention_variant: the `AttentionSpec`, as a dictionary.
         training: what the model was trained from, as `card.origin` has it; None if that was not written down.
         attention_backend: the library that runs its fused attention; not saved, a checkpoint does not depend on it.
+        attention_table: what was measured on this machine, for the inference engine to choose by; not saved either.
     """
 
     model_type = "headtohead_gpt2"
     attention_variant: dict[str, Any] | None = None
     training: dict[str, Any] | None = None
     attention_backend: str | None = None
+    attention_table: Table | None = None
 
     def to_dict(self) -> dict[str, Any]:
         settings = super().to_dict()
-        del settings["attention_backend"]  # or it would be saved
+        del settings["attention_backend"], settings["attention_table"]  # or they would be saved
         return settings
 
 

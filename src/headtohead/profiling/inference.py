@@ -124,14 +124,14 @@ def _sweep(engine: Engine, prompt: Tensor, length: int, settings: params.Profile
 def _forward(engine: Engine, ids: Tensor) -> Work:
     """The next token's logits."""
     batch, length = ids.shape
-    return Work("forward", batch, length, 0, lambda: engine.forward(ids), engine.backend_for(length))
+    return Work("forward", batch, length, 0, lambda: engine.forward(ids), engine.backend_for(length, batch))
 
 
 def _generation(engine: Engine, ids: Tensor, new_tokens: int) -> Work:
     """Exactly so many new tokens after each prompt."""
     batch, length = ids.shape
     return Work("generate", batch, length, new_tokens, lambda: generate(engine, ids, max_new_tokens=new_tokens),
-                engine.generation_by(length))
+                engine.generation_by(length, batch))
 
 
 def _lookup_pass(engine: Engine, ids: Tensor, new_tokens: int) -> Work:

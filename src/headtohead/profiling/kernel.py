@@ -45,7 +45,7 @@ def _layers(model: "GPT2", length: int) -> Callable[[], None]:
     q, k, v = _random_heads(heads, length, model.config.n_embd // heads, device, dtype)
     jobs = [Job(spec, device, dtype, heads, q.shape[-1], length, length, scale=scale)
             for spec, scale in layers_of(model.config)]
-    plans = {job: plan(job, backend=model.config.attention_backend) for job in jobs}
+    plans = {job: plan(job, backend=model.config.attention_backend, table=model.config.attention_table) for job in jobs}
     layers = [(plans[job], features) for job, features in zip(jobs, features_of(model), strict=True)]
 
     def run() -> None:

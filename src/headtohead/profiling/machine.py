@@ -9,11 +9,17 @@ from pathlib import Path
 
 import pynvml
 
+from headtohead.attention.table import Table
+from headtohead.inputs import resolve
+from headtohead.measured import read_table
+from headtohead.paths import MEASURED
 from headtohead.profiling.nvml import opened
 
 # Those that can move a number of the report.
 PACKAGES = ("torch", "triton", "flash-attn", "transformers", "accelerate", "datasets", "tokenizers", "numpy",
             "evaluate", "rouge-score", "nltk", "sacrebleu", "snowballstemmer", "py3langid", "sentencex")
+
+DECISIVE = ("gpu", "driver", "cuda_visible_devices", "torch", "triton", "flash-attn")  # for kernels' speed
 
 MACHINE_ID = Path("/etc/machine-id")
 CPU_INFO = Path("/proc/cpuinfo")
@@ -38,6 +44,22 @@ def describe() -> dict[str, str | int | None]:
         "python": platform.python_version(),
         **versions(),
     }
+
+
+def decisive() -> dict[str, str | None]:
+    """Of `describe`, what decides how fast kernels are: a table of backends was measured with the same, or is void."""
+    here = describe()
+    return {name: None if here[name] is None else str(here[name]) for name in DECISIVE}
+
+
+def measured_here() -> Table:
+    """The table that `h2h doctor --measure` made on this machine, as it is now; empty if there is none.
+
+    Raises:
+        DataError: its file is damaged.
+    """
+    machine = decisive()
+    return read_table(resolve(MEASURED), machine).model_copy(update={"machine": machine})
 
 
 def versions() -> dict[str, str | None]:

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from headtohead.measured import read_table
 from headtohead.models.checkpoints import build, named_variant
 from headtohead.models.gpt2 import GPT2
 from headtohead.params import Params, Profile
+from headtohead.paths import BACKENDS
 from headtohead.profiling import machine
 from headtohead.profiling.cost import shape_of
 from headtohead.profiling.inference import lengths_of, measure_headline, measure_sweep
@@ -73,6 +75,7 @@ def subject(params: Params, variant: str) -> Subject:
     preset, tokenizer = params.chosen, load_tokenizer()
     length = preset.tokenizer.max_length
     model = build(named_variant(params, variant), preset.model, tokenizer, length, params.seed, params.asked_backend)
+    model.config.attention_table = read_table(BACKENDS / f"{variant}.json")
     layout = Layout(separator_ids(tokenizer), tokenizer.eos_token_id, length, preset.generate.max_new_tokens)
     rows = load_split("train")
     lesson = Lesson(make_examples(rows.select(range(min(EXAMPLES, len(rows)))), layout), tokenizer.pad_token_id, length,

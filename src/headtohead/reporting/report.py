@@ -9,6 +9,7 @@ from headtohead.progress import output, plain_table
 from headtohead.reporting import (
     breakdowns,
     comparison,
+    dispatch,
     endings,
     examples,
     lookup,
@@ -113,6 +114,7 @@ def contents(claims: Claims) -> dict[str, Any]:
         "control": CONTROL, "seeds": len(results.params.seeds), "endings": endings.RULE,
         "margin": margin_of(results.primary, results.params.margins),
         "scored_as": "" if results.language == ENGLISH else f"; scored as language {results.language}",
-        "breakdowns": breakdowns, "comparison": comparison, "examples": examples, "provenance": provenance,
-        "lookup": lookup, "study": study, "sweeps": sweeps, "tables": tables, "windows": windows,
+        "breakdowns": breakdowns, "comparison": comparison, "dispatch": dispatch, "examples": examples,
+        "lookup": lookup, "provenance": provenance, "study": study, "sweeps": sweeps, "tables": tables,
+        "windows": windows,
     }

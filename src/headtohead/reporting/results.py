@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 
 from headtohead.attention import AttentionSpec
+from headtohead.attention.table import Table
+from headtohead.measured import read_table
 from headtohead.params import Params
 from headtohead.paths import (
     ARTICLES,
+    BACKENDS,
     BASELINES,
     EFFICIENCY,
     HEADLINE,
@@ -69,7 +72,7 @@ class System:
 class Variant(System):
     """A model that was trained from several seeds: `efficiency` is the flat file, `profile` its details.
 
-    `summaries` are those of the first training, by article.
+    `summaries` are those of the first training, by article. `measured` is what this machine's table changed for it.
     """
 
     spec: AttentionSpec
@@ -77,6 +80,7 @@ class Variant(System):
     efficiency: dict[str, Any]
     profile: dict[str, Any]
     summaries: dict[str, str] = field(default_factory=dict)
+    measured: Table = field(default_factory=Table)
 
     def scores(self, measure: str) -> Array:
         """[trainings, articles]; see `measures.by_article`."""
@@ -199,7 +203,8 @@ def _variant(name: str, spec: AttentionSpec, seeds: Iterable[int], whole: bool) 
     trainings = [Training(run.seed, _json(run.quality), _curve(run.curve)) for run in runs]
     summaries = {row["id"]: row["summary"] for row in read_predictions(runs[0].predictions)} if whole else {}
     return Variant(name, _json(metrics(name, QUALITY)), _json(details(name, QUALITY)), spec, trainings,
-                   _json(metrics(name, EFFICIENCY)), _json(details(name, EFFICIENCY)), summaries)
+                   _json(metrics(name, EFFICIENCY)), _json(details(name, EFFICIENCY)), summaries,
+                   read_table(BACKENDS / f"{name}.json"))
 
 
 def _check_one_run(params: Params, variants: Sequence[Variant], baselines: Mapping[str, System]) -> None:

@@ -16,6 +16,7 @@ from headtohead.inference.generation import write_aloud, write_summaries
 from headtohead.inference.predictions import layout_for
 from headtohead.models.checkpoints import load, vocabulary
 from headtohead.models.gpt2 import GPT2, best_device
+from headtohead.profiling.machine import measured_here
 from headtohead.records import DataError, Record
 from headtohead.stage import out_of_memory
 from headtohead.summaries.routing import Rule, rule_for
@@ -174,6 +175,7 @@ class Checkpoint:
     @cached_property
     def _loaded(self) -> tuple[GPT2, PreTrainedTokenizerBase]:
         model, tokenizer = load(self.path, backend=self.settings.backend)
+        model.config.attention_table = measured_here()
         with self._memory():
             model.to(best_device(), getattr(torch, self.settings.generate.precision))
         return model, tokenizer
