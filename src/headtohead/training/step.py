@@ -158,6 +158,12 @@ class FadingArticle(Trainer):
         metrics = {f"{metric_key_prefix}_loss": (loss / tokens).item()}
         return EvalLoopOutput(None, None, metrics, len(self.eval_dataset))
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """Leave out the head's copy of a tied embedding, which the whole state of a sharded model has."""
+        if state_dict and self.model.config.tie_word_embeddings:
+            del state_dict["lm_head.weight"]
+        super()._save(output_dir, state_dict)
+
     def _weights(self, inputs: dict[str, Tensor], training: bool) -> Tensor:
         """Each label's weight [batch, length] at this step."""
         left = 1 - self.state.global_step / self.state.max_steps if training else 0.0
