@@ -86,8 +86,9 @@ def _process(work: Callable[..., object], arguments: tuple[object, ...], cores: 
         backends = "cpu:gloo,cuda:nccl"  # the first for full state dictionaries of sharded models
     else:
         threads = max(1, cores // count)
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # or accelerate would choose
         torch.set_num_threads(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # or accelerate would choose
+        os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"  # not cpu:0, onto which torch.load puts nothing
         backends = "gloo"
     distributed.init_process_group(backends, timeout=PATIENCE)
     work(*arguments)
