@@ -59,8 +59,8 @@ def launch(work: Callable[..., object], *arguments: object, devices: int) -> Non
     Raises:
         DeviceError: a process failed; the message is that of the first that did. The others are stopped.
     """
-    for name in ("torch.distributed.elastic", "torch.multiprocessing"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # the error says it in one line
+    for name in ("distributed.elastic.agent.server.api", "distributed.elastic.multiprocessing.api", "multiprocessing"):
+        logging.getLogger(f"torch.{name}").setLevel(logging.CRITICAL)  # the error says it in one line
     with TemporaryDirectory() as folder:
         config = LaunchConfig(1, 1, devices, run_id=uuid4().hex, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
                               local_addr="localhost", max_restarts=0, logs_specs=DefaultLogsSpecs(folder))
