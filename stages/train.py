@@ -25,7 +25,7 @@ from headtohead.training.run import best, take_steps
 
 def main(variant: str, seed: int) -> None:
     ours, params, tokenizer = Run(variant, seed), read_params(), load_tokenizer()
-    devices = count_devices(params.chosen.train.devices, f"presets.{params.preset}.train.devices")
+    devices = count_devices(params.chosen.train, f"presets.{params.preset}.train")
     checkpoints = {ours: folder(params, ours, tokenizer)}
     meanwhile: AbstractContextManager[object] = nullcontext()
     if (devices == 1 and share_cores(params, best_device()) and not finished(checkpoints[ours])

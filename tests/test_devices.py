@@ -136,13 +136,16 @@ def test_the_error_is_that_of_the_process_that_failed_first(how, told):
 
 
 def test_gpus_that_are_not_there_are_an_error_that_names_the_key(monkeypatch):
-    assert count_devices("all", "presets.news.train.devices") == 1
-    assert count_devices(3, "presets.news.train.devices") == 3  # processes
+    key = "presets.news.train"
+    assert count_devices(settings(devices="all"), key) == 1
+    assert count_devices(settings(devices=3), key) == 3  # processes
+    with pytest.raises(DeviceError, match=r"presets\.news\.train\.sharding: full needs GPUs"):
+        count_devices(settings(devices=3, sharding="full"), key)
     monkeypatch.setattr("headtohead.training.devices.best_device", lambda: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert count_devices("all", "presets.news.train.devices") == 2
+    assert count_devices(settings(devices="all", sharding="full"), key) == 2
     with pytest.raises(DeviceError, match=r"presets\.news\.train\.devices: asks for 3 GPUs, and 2 can be seen here"):
-        count_devices(3, "presets.news.train.devices")
+        count_devices(settings(devices=3), key)
 
 
 @pytest.mark.parametrize(("wrong", "told"), [

@@ -27,7 +27,6 @@ Margin = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 PositiveFloat = Annotated[float, Field(gt=0, le=10)]
 Precision = Literal["float32", "bfloat16"]
-ALL = "all"
 Token = Annotated[str, Field(min_length=1, max_length=100)]
 File = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]  # what a file system takes
 # A variant's name becomes a file name, a DVC stage name and a key; a preset's name becomes part of a key.

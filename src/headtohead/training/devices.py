@@ -19,7 +19,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from headtohead.beside import end_with_parent
 from headtohead.models.gpt2 import best_device
-from headtohead.params import ALL
+from headtohead.params import Train
 from headtohead.progress import console
 from headtohead.stage import keep_freed_memory
 
@@ -32,22 +32,24 @@ class DeviceError(RuntimeError):
     """Training on several devices cannot begin or has failed; the message says why."""
 
 
-def count_devices(asked: int | str, key: str) -> int:
+def count_devices(settings: Train, key: str) -> int:
     """How many devices a training uses. On a CPU they are processes, as many as asked for; the CPU itself is one.
 
     Args:
-        asked: a number, or "all" GPUs.
-        key: where that is set, for the message.
+        key: where the settings are, for messages.
 
     Raises:
-        DeviceError: there are fewer GPUs.
+        DeviceError: there are fewer GPUs, or none to split a model over.
     """
+    asked = settings.devices
     there = torch.cuda.device_count() if best_device().type == "cuda" else None
-    if asked == ALL:
+    if there is None and settings.sharding == "full":
+        raise DeviceError(f"{key}.sharding: full needs GPUs, and none can be seen here")
+    if not isinstance(asked, int):  # all
         return there or 1
-    if there is not None and int(asked) > there:
-        raise DeviceError(f"{key}: asks for {asked} GPUs, and {there} can be seen here; lower it, or set it to {ALL}")
-    return int(asked)
+    if there is not None and asked > there:
+        raise DeviceError(f"{key}.devices: asks for {asked} GPUs, and {there} can be seen here; lower it, or set all")
+    return asked
 
 
 def launch(work: Callable[..., object], *arguments: object, devices: int) -> None:

@@ -70,20 +70,20 @@ def take_steps(model: GPT2, examples: list[Example], validation: list[Example], 
                           device=best_device(), length=longest if compiles(best_device()) else None,
                           callbacks=[Progress(bar), Finite(title), Seal(), *followers])
         trainer.args.run_name = title  # which only trackers read
-        with mixed(model.device, settings.precision):
-            log.info("%s parameters on %s, attention by %s; %s examples", f"{model.num_parameters():,}", model.device,
-                     model.backend_for(longest, training=True), f"{len(examples):,}")
-        _tell_devices(title, model.device, trainer.args.world_size)
+        if not trainer.args.fsdp:  # a model that is to be sharded is on no device yet
+            with mixed(model.device, settings.precision):
+                log.info("%s parameters on %s, attention by %s; %s examples", f"{model.num_parameters():,}",
+                         model.device, model.backend_for(longest, training=True), f"{len(examples):,}")
+        _tell_devices(title, trainer.args.device, trainer.args.world_size)
         if done < settings.steps:  # resumed at its end, Trainer would take one step more
             trainer.train(resume_from_checkpoint=last and str(last))
 
 
 def _tell_devices(title: str, device: torch.device, processes: int) -> None:
-    """Say which devices train where that may not be what one expects: several, or one of several."""
-    visible = torch.cuda.device_count() if device.type == "cuda" else 1
+    """Say which devices train, unless it is the only one."""
+    visible = torch.cuda.device_count() if device.type == "cuda" else 0
     if processes > 1:
-        where = f"{visible} visible GPUs" if device.type == "cuda" else "the processor"
-        console.print(f"{title} uses {processes} processes, on {where}")
+        console.print(f"{title} uses {processes} {f'of {visible} visible GPUs' if visible else 'processes'}")
     elif visible > 1:
         console.print(f"{title} uses {torch.cuda.get_device_name(device)} ({device}), one of {visible} visible GPUs")
 
