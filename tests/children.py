@@ -1,4 +1,4 @@
-"""What test_profiling.py lets fresh processes do."""
+"""What tests let fresh processes do."""
 
 import os
 import signal
@@ -39,3 +39,13 @@ def wait_then_sleep(deaf, line):
     line.announce(os.getpid())
     line.turn()
     time.sleep(60)
+
+
+def fail_in_the_second(how):
+    from torch import distributed
+
+    if distributed.get_rank() == 1:
+        if how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ValueError("no space: left")
+    distributed.barrier()  # where the other is missed

@@ -14,7 +14,7 @@ from conftest import VARIANTS, tiny
 import headtohead
 from headtohead.inference.engine import Engine
 from headtohead.inference.search import generate
-from headtohead.models.card import origin
+from headtohead.models.card import card, origin
 from headtohead.params import read_params
 from headtohead.paths import Run
 
@@ -107,6 +107,13 @@ def test_the_card_names_data_and_base_model(preset, data):
     said = origin(params.model_copy(update={"preset": preset}), Run("flash", 13))
     assert said["data"].startswith(data)
     assert said["pretrained"] == params.presets[preset].model.pretrained
+
+
+def test_the_card_names_the_devices_if_they_were_several():
+    model = tiny(VARIANTS["flash"])
+    for devices, said in ((1, ", seed 13 |"), (4, ", seed 13, on 4 devices |")):
+        model.config.training = origin(read_params(), Run("flash", 13), devices)
+        assert said in card(model.config, model.variant)
 
 
 @pytest.mark.parametrize("name", ["flash_sparse", "flash_alibi"])

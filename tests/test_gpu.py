@@ -7,6 +7,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 from conftest import BIGBIRD, VARIANTS, random_ids, tiny
+from transformers import TrainerCallback
 
 from headtohead.attention import AttentionSpec, attend
 from headtohead.attention.backends import compiled as alone
@@ -17,11 +18,14 @@ from headtohead.doctor import measuring
 from headtohead.doctor.diagnosis import diagnose
 from headtohead.doctor.facts import shape
 from headtohead.inference.engine import Engine
-from headtohead.models.gpt2 import compile_for_training
-from headtohead.params import Train, read_params
+from headtohead.inference.search import generate
+from headtohead.models.gpt2 import compile_for_training, from_scratch
+from headtohead.params import Model, Train, read_params
 from headtohead.tokens.layout import Layout
+from headtohead.training.devices import launch
 from headtohead.training.examples import make_examples
-from headtohead.training.run import train
+from headtohead.training.run import best, take_steps, train
+from headtohead.training.step import prepare
 
 pytestmark = pytest.mark.gpu
 variants = pytest.mark.parametrize("name", VARIANTS)
@@ -224,6 +228,56 @@ def test_training_learns_and_compiling_changes_nothing(name, precision, tmp_path
     steps, close = (4, 0.01) if precision == "float32" else (2, 0.2)  # rounding grows with every step
     for column in ("training_loss", "validation_loss"):
         assert curves[0][column].tolist()[:steps] == pytest.approx(curves[1][column].tolist()[:steps], rel=close)
+
+
+FEW = Train(steps=20, batch_size=8, accumulation=2, learning_rate=0.003, warmup_steps=2, weight_decay=0.0,
+            article_weight=0.5, precision="float32", evaluations=4)
+
+
+def small():
+    return tiny(VARIANTS["flash_alibi"], heads=2, head_dim=64)
+
+
+def take_few_steps(path, more):
+    take_steps(small(), examples(43, 100), examples(9, 900), FEW.model_copy(update=more), filler=0, seed=7,
+               checkpoints=path, title="training x")
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_two_gpus_train_as_one_does(tmp_path, sharding):
+    take_few_steps(tmp_path / "one", {})
+    launch(take_few_steps, tmp_path / "two", {"devices": 2, "sharding": sharding}, devices=2)
+    one, two = (best(small(), FEW, tmp_path / name) for name in ("one", "two"))
+    for column in ("training_loss", "validation_loss"):
+        assert two[column].tolist() == pytest.approx(one[column].tolist(), rel=0.01)
+
+
+class StopAfter(TrainerCallback):
+    """Ends a training after two steps, before anything is saved."""
+
+    def on_step_end(self, args, state, control, **_):
+        control.should_training_stop = state.global_step == 2
+
+
+@pytest.mark.parametrize("name", ["flash", "flash_alibi", "flash_local_global"])
+def test_gpt2_xl_computes_generates_and_trains_on_one_card(name, tmp_path):
+    size = Model(pretrained=None, layers=48, width=1600, heads=25, init_std=0.02, position_init_std=0.02, dropout=0.1)
+    with torch.device("cuda"):
+        model = from_scratch(read_params().variants[name], size, vocab_size=50_257, max_length=512, end_of_text=0,
+                             seed=1)
+    rows = examples(8, 100)
+    prepare(model, rows, rows, FEW.model_copy(update={"precision": "bfloat16", "accumulation": 1}), filler=0, seed=1,
+            checkpoints=tmp_path, device=torch.device("cuda"), length=512, callbacks=[StopAfter()]).train()
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    model.zero_grad()
+    model = model.eval().to(torch.bfloat16)
+    prompts = random_ids(2, 400, seed=1).cuda()
+    with torch.no_grad():
+        likeliest = model(prompts).logits[:, -1].float()
+    first = generate(Engine(model), prompts, max_new_tokens=8)[:, 0]
+    chosen = likeliest.gather(1, first[:, None])[:, 0]  # or one as likely, but for rounding
+    assert (likeliest.amax(1) - chosen < 0.05).all()
 
 
 @pytest.mark.parametrize("backend", ["flash-attn", "flex", "sdpa"])

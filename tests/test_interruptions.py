@@ -1,9 +1,10 @@
-"""Two kills within training, as `dvc repro` is killed in life; `tests/soak.py` kills anywhere, as often as you like."""
+"""Kills within training, as `dvc repro` is killed in life; `tests/soak.py` kills anywhere, as often as you like."""
 
 import random
 import shutil
 import time
 
+import pandas as pd
 import pytest
 from clone import Clone, contents, executed
 
@@ -21,8 +22,8 @@ def clone(tmp_path_factory):
     return clone
 
 
-@pytest.mark.parametrize(("variant", "seed"), [("flash", 1), ("flash_alibi", 2)])
-def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(clone, variant, seed):
+def killed_within_training(clone, variant, seed):
+    """The step of its last complete checkpoint."""
     def within_training():
         while not list(clone.path.glob(f".checkpoints/{variant}-*/*/{SEAL}")):
             time.sleep(0.01)
@@ -30,16 +31,34 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(clone, variant, seed)
 
     killed = clone.run_and_kill("dvc", "repro", f"train@{variant}-13", when=within_training)
     assert executed(killed)[-1] == f"train@{variant}-13"
-    sealed = [int(file.parent.name.split("-")[1]) for file in clone.path.glob(f".checkpoints/{variant}-*/*/{SEAL}")]
+    return max(int(file.parent.name.split("-")[1]) for file in clone.path.glob(f".checkpoints/{variant}-*/*/{SEAL}"))
+
+
+@pytest.mark.parametrize(("variant", "seed"), [("flash", 1), ("flash_alibi", 2)])
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(clone, variant, seed):
+    last = killed_within_training(clone, variant, seed)
     again = clone.run("dvc", "repro", f"train@{variant}-13")
     assert executed(again) == ["fingerprint", f"train@{variant}-13"]
-    assert f"training {variant}-13 resumes from step {max(sealed)} of 400" in again
+    assert f"training {variant}-13 resumes from step {last} of 400" in again
     results = contents(clone.path, f"models/{variant}", f"plots/training/{variant}")
 
     for folder in (".checkpoints", "models"):
         shutil.rmtree(clone.path / folder)
     clone.run("python", "-m", "stages.train", variant, "13")  # undisturbed
     assert contents(clone.path, f"models/{variant}", f"plots/training/{variant}") == results
+
+
+def test_a_run_that_was_killed_on_two_devices_goes_on_on_one(clone):
+    curve = clone.path / "plots/training/standard/13.csv"
+    clone.run("python", "-m", "stages.train", "standard", "13")
+    alone = pd.read_csv(curve)
+    shutil.rmtree(clone.path / ".checkpoints")
+    clone.edit("evaluations: 20\n", "evaluations: 20\n      devices: 2\n")
+    last = killed_within_training(clone, "standard", 3)
+    clone.edit("      devices: 2\n", "")
+    assert f"training standard-13 resumes from step {last} of 400" in clone.run("dvc", "repro", "train@standard-13")
+    for column, values in pd.read_csv(curve).items():
+        assert values.tolist() == pytest.approx(alone[column].tolist(), rel=0.01)  # rounding grows with every step
 
 
 def test_a_training_beside_another_is_the_one_that_runs_alone(clone):

@@ -43,9 +43,14 @@ def halved(work: Callable[[T], object], items: Sequence[T]) -> None:
             work(item)
 
 
+def end_with_parent() -> None:
+    """Let this process be killed when its parent ends: two must never write the same files. Only Linux can."""
+    if prctl := getattr(ctypes.CDLL(None), "prctl", None):
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _silently(work: Callable[[], object]) -> None:
-    if prctl := getattr(ctypes.CDLL(None), "prctl", None):  # Linux's
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # two must never write the same files
+    end_with_parent()
     with open(os.devnull, "r+") as null, redirect_stdout(null), redirect_stderr(null):
         for stream in range(3):
             os.dup2(null.fileno(), stream)

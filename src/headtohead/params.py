@@ -155,12 +155,27 @@ class Train(Section):
     article_weight: Rate
     precision: Precision
     evaluations: Positive
+    devices: Literal["all"] | Annotated[int, Field(ge=1, le=1024)] = 1
+    sharding: Literal["none", "full"] = "none"
+    optimizer: Literal["adamw", "adafactor"] = "adamw"
+    weights: Precision = "float32"
+    gradient_checkpointing: bool = False
 
     @model_validator(mode="after")
     def _steps_hold_the_rest(self) -> Self:
         for name in ("warmup_steps", "evaluations"):
             if getattr(self, name) > self.steps:
                 raise ValueError(f"{name}: {getattr(self, name)} is more than steps {self.steps}")
+        return self
+
+    @model_validator(mode="after")
+    def _devices_have_work(self) -> Self:
+        if isinstance(self.devices, int) and self.devices > self.batch_size:
+            raise ValueError(f"devices: {self.devices} is more than batch_size {self.batch_size}, which they share")
+        if self.sharding == "full" and self.devices == 1:
+            raise ValueError("sharding: full splits a model over several devices, and devices is 1")
+        if self.sharding == "full" and self.optimizer != "adamw":
+            raise ValueError(f"optimizer: {self.optimizer} cannot be split over devices; sharding full needs adamw")
         return self
 
 

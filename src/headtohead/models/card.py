@@ -35,13 +35,14 @@ transformers says that it does not know the model type `{model_type}`.
 """
 
 
-def origin(params: Params, run: Run) -> dict[str, Any]:
-    """What a training starts from, for its checkpoint to keep."""
+def origin(params: Params, run: Run, devices: int = 1) -> dict[str, Any]:
+    """What a training starts from, for its checkpoint to keep; and on how many devices it ran, if on several."""
     preset = params.chosen
     return {"variant": run.variant, "preset": params.preset, "data": _described(preset.data),
             "pretrained": preset.model.pretrained, "steps": preset.train.steps,
             "batch_size": preset.train.batch_size * preset.train.accumulation, "seed": run.seed,
-            "max_length": preset.tokenizer.max_length, "max_new_tokens": preset.generate.max_new_tokens}
+            "max_length": preset.tokenizer.max_length, "max_new_tokens": preset.generate.max_new_tokens,
+            **({"devices": devices} if devices > 1 else {})}
 
 
 def _described(data: Data) -> str:
@@ -67,9 +68,11 @@ def card(config: GPT2Config, spec: AttentionSpec) -> str:
                      f"vocabulary {config.vocab_size:,}",
             "attention": in_words(spec)}
     if training is not None:
+        on_several = f", on {training['devices']} devices" if "devices" in training else ""
         rows |= {"data": f"{training['data']} (preset `{training['preset']}`)",
                  "starting weights": training["pretrained"] or "random",
-                 "training": f"{training['steps']:,} steps of {training['batch_size']}, seed {training['seed']}"}
+                 "training": f"{training['steps']:,} steps of {training['batch_size']}, seed {training['seed']}"
+                             f"{on_several}"}
     if training and "max_length" in training:
         rows["length"] = f"{training['max_length']:,} tokens, {training['max_new_tokens']:,} of them for the summary"
     table = "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())])

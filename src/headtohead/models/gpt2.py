@@ -293,6 +293,7 @@ def compile_for_training(model: GPT2) -> None:
     """
     torch._dynamo.config.recompile_limit = COMPILATIONS * len(kinds_of(model.config))
     torch._dynamo.config.fail_on_recompile_limit_hit = True
+    torch._dynamo.config.optimize_ddp = False  # it splits what is compiled by gradients' buckets, as blocks already do
     for block in model.transformer.h:
         block.compile(dynamic=False)
     model._token_losses = torch.compile(_aligned_losses, dynamic=True)

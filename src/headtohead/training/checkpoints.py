@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import transformers
+from accelerate import PartialState
 from transformers import TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
@@ -91,6 +92,9 @@ class Seal(TrainerCallback):
     """Marks a checkpoint as complete, and only then removes older ones, so that there is always a complete one."""
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        PartialState().wait_for_everyone()  # each process writes its random state
+        if not state.is_world_process_zero:
+            return
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         (checkpoint / SEAL).write_text(json.dumps(_contents(checkpoint)))
         rotate_checkpoints(args.output_dir, save_total_limit=2, best_model_checkpoint=state.best_model_checkpoint)

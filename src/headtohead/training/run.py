@@ -2,6 +2,7 @@
 
 import logging
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from headtohead.models.gpt2 import GPT2, best_device, mixed
 from headtohead.params import Train
 from headtohead.progress import Bar, console
 from headtohead.training.checkpoints import Seal, best_checkpoint, last_whole_checkpoint, state_of
-from headtohead.training.step import compiles, prepare
+from headtohead.training.devices import from_first
+from headtohead.training.step import WEIGHTS, compiles, prepare
 from headtohead.training.trackers import trackers
 
 log = logging.getLogger(__name__)
@@ -27,10 +29,24 @@ class TrainingError(RuntimeError):
 
 def train(model: GPT2, examples: list[Example], validation: list[Example], settings: Train, *,
           filler: int, seed: int, checkpoints: Path, title: str = "training") -> pd.DataFrame:
-    """Train `model` in place and leave it with the weights of its lowest validation loss.
+    """Train `model` in place, on one device, and leave it with the weights of its lowest validation loss.
 
-    It runs on one device. On CUDA it is compiled, and all batches have one shape: they are padded to the longest
-    sequence, and a smaller last batch is left out.
+    Args and errors are those of `take_steps`.
+
+    Returns:
+        The learning curves, as from `best`.
+    """
+    take_steps(model, examples, validation, settings, filler=filler, seed=seed, checkpoints=checkpoints, title=title)
+    return best(model, settings, checkpoints)
+
+
+def take_steps(model: GPT2, examples: list[Example], validation: list[Example], settings: Train, *,
+               filler: int, seed: int, checkpoints: Path, title: str) -> None:
+    """Take all steps of a training, or those that are left, and write its checkpoints.
+
+    On CUDA it is compiled, and all batches have one shape: they are padded to the longest sequence, and a smaller last
+    batch is left out. Called in each of several processes by `devices.launch`, it takes the steps of one training:
+    each batch is shared out, and the first process writes the checkpoints.
 
     Args:
         examples, validation: from `make_examples`.
@@ -38,15 +54,12 @@ def train(model: GPT2, examples: list[Example], validation: list[Example], setti
         checkpoints: folder of this run's checkpoints; training resumes from the last complete one.
         title: of the progress bar and of messages.
 
-    Returns:
-        The learning curves: columns step, training_loss, validation_loss (nats per token), learning_rate.
-
     Raises:
         TrainingError: the loss is no longer a finite number.
         ValueError: a tracker that the environment names cannot be used.
     """
     followers = trackers()
-    last = last_whole_checkpoint(checkpoints)
+    last = from_first(partial(last_whole_checkpoint, checkpoints))
     done = state_of(last)["global_step"] if last else 0
     if done:
         console.print(f"{title} resumes from step {done} of {settings.steps}" if done < settings.steps else
@@ -57,16 +70,32 @@ def train(model: GPT2, examples: list[Example], validation: list[Example], setti
                           device=best_device(), length=longest if compiles(best_device()) else None,
                           callbacks=[Progress(bar), Finite(title), Seal(), *followers])
         trainer.args.run_name = title  # which only trackers read
-        with mixed(model.device, settings.precision):
-            log.info("%s parameters on %s, attention by %s; %s examples", f"{model.num_parameters():,}", model.device,
-                     model.backend_for(longest, training=True), f"{len(examples):,}")
-        if model.device.type == "cuda" and (visible := torch.cuda.device_count()) > 1:
-            console.print(f"{title} uses {torch.cuda.get_device_name(model.device)} ({model.device}), one of {visible} "
-                          "visible GPUs")
+        if not trainer.args.fsdp:  # a model that is to be sharded is on no device yet
+            with mixed(model.device, settings.precision):
+                log.info("%s parameters on %s, attention by %s; %s examples", f"{model.num_parameters():,}",
+                         model.device, model.backend_for(longest, training=True), f"{len(examples):,}")
+        _tell_devices(title, trainer.args.device, trainer.args.world_size)
         if done < settings.steps:  # resumed at its end, Trainer would take one step more
             trainer.train(resume_from_checkpoint=last and str(last))
+
+
+def _tell_devices(title: str, device: torch.device, processes: int) -> None:
+    """Say which devices train, unless it is the only one."""
+    visible = torch.cuda.device_count() if device.type == "cuda" else 0
+    if processes > 1:
+        console.print(f"{title} uses {processes} {f'of {visible} visible GPUs' if visible else 'processes'}")
+    elif visible > 1:
+        console.print(f"{title} uses {torch.cuda.get_device_name(device)} ({device}), one of {visible} visible GPUs")
+
+
+def best(model: GPT2, settings: Train, checkpoints: Path) -> pd.DataFrame:
+    """Give `model` the weights of a finished training's lowest validation loss.
+
+    Returns:
+        Its learning curves: columns step, training_loss, validation_loss (nats per token), learning_rate.
+    """
     end = state_of(checkpoints / f"checkpoint-{settings.steps}")
-    load_model(model, best_checkpoint(checkpoints, end) / "model.safetensors")
+    load_model(model.to(WEIGHTS[settings.weights]), best_checkpoint(checkpoints, end) / "model.safetensors")
     return learning_curves(end["log_history"])
 
 
