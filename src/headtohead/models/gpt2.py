@@ -48,12 +48,15 @@ class Config(GPT2Config):
     Args:
         attention_variant: the `AttentionSpec`, as a dictionary.
         training: what the model was trained from, as `card.origin` has it; None if that was not written down.
+        trained_on: the device of the training, its threads on a CPU and what ran its attention; None if that was not
+            written down.
         attention_backend: the library that runs its fused attention; not saved, a checkpoint does not depend on it.
     """
 
     model_type = "headtohead_gpt2"
     attention_variant: dict[str, Any] | None = None
     training: dict[str, Any] | None = None
+    trained_on: dict[str, Any] | None = None
     attention_backend: str | None = None
 
     def to_dict(self) -> dict[str, Any]:

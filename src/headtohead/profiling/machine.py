@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pynvml
 
+from headtohead.models.processor import processor
 from headtohead.profiling.nvml import opened
 
 # Those that can move a number of the report.
@@ -16,7 +17,6 @@ PACKAGES = ("torch", "triton", "flash-attn", "transformers", "accelerate", "data
             "evaluate", "rouge-score", "nltk", "sacrebleu", "snowballstemmer", "py3langid", "sentencex")
 
 MACHINE_ID = Path("/etc/machine-id")
-CPU_INFO = Path("/proc/cpuinfo")
 MEMORY_INFO = Path("/proc/meminfo")
 
 
@@ -51,13 +51,6 @@ def hashed_id() -> str:
     # A container image may bring no id, or an empty one.
     source = own or f"{platform.node()} {processor()}"
     return blake2b(source.encode(), digest_size=6, key=b"headtohead").hexdigest()
-
-
-def processor() -> str:
-    """Model name, or the architecture where the system does not tell (Linux on Arm, for one)."""
-    text = CPU_INFO.read_text() if CPU_INFO.exists() else ""
-    model = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
-    return model[1].strip() if model else platform.machine()
 
 
 def cores() -> int:

@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from headtohead.models.batches import Example
 from headtohead.models.gpt2 import GPT2, best_device, mixed
+from headtohead.models.processor import processor
 from headtohead.params import Train
 from headtohead.progress import Bar, console
 from headtohead.training.checkpoints import Seal, best_checkpoint, last_whole_checkpoint, state_of
@@ -58,8 +59,9 @@ def train(model: GPT2, examples: list[Example], validation: list[Example], setti
                           callbacks=[Progress(bar), Finite(title), Seal(), *followers])
         trainer.args.run_name = title  # which only trackers read
         with mixed(model.device, settings.precision):
-            log.info("%s parameters on %s, attention by %s; %s examples", f"{model.num_parameters():,}", model.device,
-                     model.backend_for(longest, training=True), f"{len(examples):,}")
+            model.config.trained_on = _trained_on(model.device, model.backend_for(longest, training=True))
+        log.info("%s parameters on %s; %s examples", f"{model.num_parameters():,}", model.config.trained_on,
+                 f"{len(examples):,}")
         if model.device.type == "cuda" and (visible := torch.cuda.device_count()) > 1:
             console.print(f"{title} uses {torch.cuda.get_device_name(model.device)} ({model.device}), one of {visible} "
                           "visible GPUs")
@@ -68,6 +70,13 @@ def train(model: GPT2, examples: list[Example], validation: list[Example], setti
     end = state_of(checkpoints / f"checkpoint-{settings.steps}")
     load_model(model, best_checkpoint(checkpoints, end) / "model.safetensors")
     return learning_curves(end["log_history"])
+
+
+def _trained_on(device: torch.device, backend: str) -> dict[str, str | int | None]:
+    """What may decide a result besides parameters, data and code; alike on machines of one kind."""
+    if device.type == "cuda":
+        return {"device": torch.cuda.get_device_name(device), "threads": None, "backend": backend}
+    return {"device": processor(), "threads": torch.get_num_threads(), "backend": backend}
 
 
 def learning_curves(history: list[dict[str, float]]) -> pd.DataFrame:
