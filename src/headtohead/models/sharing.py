@@ -4,11 +4,11 @@ import os
 
 import torch
 
+from headtohead.beside import ALONE
 from headtohead.params import Model, Params
 from headtohead.paths import Run
 
 SMALL = 10_000_000  # weights of the blocks, up to which a model leaves room for another
-ALONE = "HEADTOHEAD_ALONE"  # in the environment: other processes train the other models, as with `h2h run`
 
 
 def is_small(model: Model) -> bool:
