@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
+from secrets import token_hex
+from tempfile import TemporaryDirectory
 
 import ray
 
@@ -64,19 +66,21 @@ def _run(graph: Graph, todo: Graph, local: bool, per_gpu: int, keep_going: bool)
 def _connected(address: str | None) -> Iterator[None]:
     """Connected to a cluster, or to one that is started on this machine and ends with the context."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    if address is None:
-        ray.init("local", num_cpus=cores(), object_store_memory=OBJECTS, include_dashboard=False, log_to_driver=False,
-                 logging_level="error")
-    else:
+    quiet = {"log_to_driver": False, "logging_level": "error"}
+    with TemporaryDirectory(prefix="ray-") as sessions:
+        if address is None:
+            os.environ.setdefault("RAY_AUTH_TOKEN", token_hex())  # or Ray keeps one in the home folder
+            ray.init("local", num_cpus=cores(), object_store_memory=OBJECTS, include_dashboard=False,
+                     _temp_dir=sessions, **quiet)
+        else:
+            try:
+                ray.init(address, runtime_env={"py_modules": [str(Path(headtohead.__file__).parent)]}, **quiet)
+            except ConnectionError as error:
+                raise RunError(f"no Ray cluster answers at {address}: {error}") from error
         try:
-            ray.init(address, log_to_driver=False, logging_level="error",
-                     runtime_env={"py_modules": [str(Path(headtohead.__file__).parent)]})
-        except ConnectionError as error:
-            raise RunError(f"no Ray cluster answers at {address}: {error}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+            yield
+        finally:
+            ray.shutdown()
 
 
 def _environment(threads: int) -> dict[str, str]:

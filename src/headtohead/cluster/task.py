@@ -20,7 +20,7 @@ from headtohead.caches import keep_in
 from headtohead.paths import CHECKPOINTS
 from headtohead.progress import PROGRESS
 
-# Of the stage's process: killed, as Linux does with one when the machine is out of memory, or out of the GPU's.
+# What DVC says of a stage that was killed, as Linux does with one when the machine is out of memory, or out of the GPU's.
 LOST = re.compile(r"exited with (?:-9|137)\b|^out of memory; ", re.MULTILINE)
 # Ends all that it has started as soon as the worker, at the other end of its standard input, has died.
 LEASHED = 'exec 3<&0; (cat <&3; kill -9 0) >/dev/null 2>&1 & exec "$@" 3<&- </dev/null'
@@ -82,7 +82,7 @@ def run_stage(stage: str, needed: Collection[str], files: bytes, lock: bytes, pl
         code, more = _follow([sys.executable, "-m", "dvc", *words], clone, environment, partial(tell, stage))
         said += more
         if code:
-            if LOST.search(said):
+            if code < 0 or LOST.search(said):
                 raise Lost(f"{stage} was killed or ran out of memory")
             return False
     shutil.rmtree(clone)
@@ -117,12 +117,13 @@ def _unpack(files: bytes, clone: Path) -> None:
 
 def _environment(place: Place, folder: Path) -> dict[str, str]:
     if place.whole:
-        found = dict(place.environment)
+        found = place.environment
     else:
         keep_in(folder)
-        # Ray's own variables differ between workers, and OMP_NUM_THREADS decides results.
-        found = {name: value for name, value in os.environ.items()
-                 if not name.startswith("RAY_") and name != "OMP_NUM_THREADS"} | place.environment | {ALONE: "1"}
+        given = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}  # set by Ray
+        found = given | place.environment | {ALONE: "1"}
+    # Ray's own variables differ between workers, which would then share no process with the libraries imported.
+    found = {name: value for name, value in found.items() if not name.startswith("RAY_")}
     return found | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{found.get('PATH', os.defpath)}",
                     "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(folder / "dvc")}
 
