@@ -20,7 +20,7 @@ from headtohead.caches import keep_in
 from headtohead.paths import CHECKPOINTS
 from headtohead.progress import PROGRESS
 
-# What DVC says of a stage that was killed, as Linux does with one when the machine is out of memory, or out of the GPU's.
+# DVC's words for a stage that was killed, as Linux does when the machine is out of memory; its own when a GPU is.
 LOST = re.compile(r"exited with (?:-9|137)\b|^out of memory; ", re.MULTILINE)
 # Ends all that it has started as soon as the worker, at the other end of its standard input, has died.
 LEASHED = 'exec 3<&0; (cat <&3; kill -9 0) >/dev/null 2>&1 & exec "$@" 3<&- </dev/null'
