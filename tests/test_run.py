@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
+import yaml
 from clone import ENVIRONMENT, executed
 from closure import ROOT
 
@@ -97,8 +98,11 @@ class Repository:
         return (self.path / f".cache/run/logs/{stage}.log").read_text()
 
     def results(self):
-        names = ("report", "dvc.lock", "data/a", "data/b", *(f"metrics/{v}-{s}.json" for v in "ab" for s in (1, 2)))
+        names = ("report", "data/a", "data/b", *(f"metrics/{v}-{s}.json" for v in "ab" for s in (1, 2)))
         return {name: (self.path / name).read_bytes() for name in names}
+
+    def lock(self):
+        return (self.path / "dvc.lock").read_text()
 
 
 @pytest.fixture
@@ -108,10 +112,10 @@ def repository(tmp_path):
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory):
-    """What `dvc repro` gives."""
+    """The same repository, in which `dvc repro` has run."""
     alone = Repository(tmp_path_factory.mktemp("alone"))
     alone.run("dvc", "repro")
-    return alone.results()
+    return alone
 
 
 def test_without_ray_it_says_how_to_get_it(monkeypatch):
@@ -146,7 +150,8 @@ def test_it_ends_as_dvc_repro_does_though_tasks_fail_and_are_killed(repository, 
     again = repository.run("h2h", "run")
     assert re.findall(r"^(\S+): done", again, re.MULTILINE) == ["train@b-1", "generate@b"]
     assert executed(again) == ["fingerprint", "fingerprint", "report"]
-    assert repository.results() == expected
+    assert repository.results() == expected.results()
+    assert yaml.safe_load(repository.lock()) == yaml.safe_load(expected.lock())  # in another order: one had failed
     assert not list((repository.path / ".cache/run/clones").iterdir())
     assert executed(repository.run("h2h", "run")) == ["fingerprint", "fingerprint"]
 
@@ -194,7 +199,7 @@ def test_two_nodes_share_nothing_but_a_remote(repository, expected):
         output = repository.run("h2h", "run", "--address", address)
     assert "train@a-1: was lost; tried again" in output
     assert executed(output) == ["fingerprint", "fetch-subset", "fingerprint", "report"]
-    assert repository.results() == expected
+    assert (repository.results(), repository.lock()) == (expected.results(), expected.lock())
     assert list(remote.glob("files/md5/*"))
     used = [node for node in (0, 1) if list((repository.path.parent / f"node{node}").rglob("cache/files"))]
     assert used == [0, 1]

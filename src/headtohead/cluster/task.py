@@ -136,14 +136,14 @@ def _follow(command: list[str], clone: Path, environment: dict[str, str],
     assert process.stdin
     assert process.stdout
     said, progress = b"", ""
-    while True:
+    while process.poll() is None:
         if select.select([process.stdout], [], [], 1.0)[0]:
-            if not (more := os.read(process.stdout.fileno(), 65536)):
-                break
+            more = os.read(process.stdout.fileno(), 65536)
             said += more
             tell("said", more.decode(errors="replace"))
         elif (now := (clone / PROGRESS).read_text(encoding="utf-8")) != progress:
             tell("progress", progress := now)
-    code = process.wait()
-    process.stdin.close()
-    return code, said.decode(errors="replace")
+    process.stdin.close()  # which ends what a killed process has left behind
+    rest = process.stdout.read()
+    tell("said", rest.decode(errors="replace"))
+    return process.returncode, (said + rest).decode(errors="replace")
