@@ -167,7 +167,7 @@ def test_interrupted_once_it_records_what_has_finished(repository):
     assert process.returncode == 130
     assert "stopped; what has finished is recorded" in output
     assert "Traceback" not in output
-    assert not {"train@a-1", "train@a-2"} & set(executed(repository.run("dvc", "repro", "--dry")))
+    assert "up to date" in repository.run("dvc", "status", "train@a-1", "train@a-2")
 
 
 @contextmanager

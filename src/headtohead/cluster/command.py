@@ -1,6 +1,7 @@
 """`h2h run`: `dvc repro` in parallel, on this machine or on a Ray cluster."""
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -74,13 +75,21 @@ def _connected(address: str | None) -> Iterator[None]:
                      _temp_dir=sessions, **quiet)
         else:
             try:
+                _knock(address)
                 ray.init(address, runtime_env={"py_modules": [str(Path(headtohead.__file__).parent)]}, **quiet)
-            except ConnectionError as error:
+            except OSError as error:
                 raise RunError(f"no Ray cluster answers at {address}: {error}") from error
         try:
             yield
         finally:
             ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raises: OSError: nothing listens at HOST:PORT, which Ray itself would find out in minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _environment(threads: int) -> dict[str, str]:
