@@ -54,7 +54,9 @@ touch $SCRATCH/running-$1-$2
 mkdir -p .checkpoints && touch .checkpoints/$1-$2
 if mv $SCRATCH/kill-dvc-$1-$2 $SCRATCH/killed 2>/dev/null; then kill -9 $PPID; sleep 60; fi
 if mv $SCRATCH/kill-worker-$1-$2 $SCRATCH/killed 2>/dev/null; then
-  kill -9 $(sed 's/.*) . \\([0-9]*\\) .*/\\1/' /proc/$PPID/stat); sleep 60
+  pid=$$
+  while ! grep -q ^ray:: /proc/$pid/cmdline; do pid=$(sed 's/.*) . \\([0-9]*\\) .*/\\1/' /proc/$pid/stat); done
+  kill -9 $pid; sleep 60
 fi
 if [ -e $SCRATCH/wait-$1-$2 ]; then sleep 60; fi
 if [ -e $SCRATCH/fail-$1-$2 ]; then rm $SCRATCH/running-$1-$2; echo "the loss is nan"; exit 1; fi
@@ -193,7 +195,7 @@ def two_nodes(repository):
 @needs_ray
 def test_two_nodes_share_nothing_but_a_remote(repository, expected):
     remote = repository.path.parent / "remote"
-    repository.run("dvc", "remote", "add", "-d", "storage", "../../remote")  # relative to .dvc
+    repository.run("dvc", "remote", "add", "-d", "storage", "../remote")
     repository.flag("kill-worker-a-1")
     with two_nodes(repository) as address:
         output = repository.run("h2h", "run", "--address", address)

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import ray
 
 import headtohead
-from headtohead.cluster.home import Records, RunError, prove, reproduce
+from headtohead.cluster.home import Records, RunError, prove, push, reproduce
 from headtohead.cluster.pipeline import FIRST, Graph, out_of_date, read_graph
 from headtohead.cluster.scheduling import Tasks
 from headtohead.cluster.screen import Screen
@@ -56,6 +56,8 @@ def _run(graph: Graph, todo: Graph, local: bool, per_gpu: int, keep_going: bool)
     place = Place(folder=str(FOLDER.resolve()) if local else None, project=_project(),
                   config=config_of_clones(None if remote else storage.cache, remote), remote=remote is not None,
                   environment=_environment(threads))
+    if remote:
+        push(set().union(*(graph[stage] for stage in todo)) - todo.keys())
     files = pack([preset.data.path, preset.model.pretrained])
     with Screen(len(todo), FOLDER / "logs") as screen:
         tasks = Tasks(graph, todo, files, place, Slots(per_gpu, threads, is_small(preset.model)), screen,

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import yaml
@@ -58,6 +58,16 @@ def reproduce(*stages: str) -> None:
     single = ["-s", *stages] if stages else []
     if subprocess.run([sys.executable, "-m", "dvc", "repro", *single]).returncode:
         raise RunError("`dvc repro` has failed")
+
+
+def push(stages: Iterable[str]) -> None:
+    """Put the outputs of stages that are up to date into the default remote, for others to read.
+
+    Raises:
+        RunError: it does not take them; DVC has said why.
+    """
+    if subprocess.run([sys.executable, "-m", "dvc", "push", "--quiet", *stages]).returncode:
+        raise RunError("`dvc push` has failed, and tasks need what they read in the remote")
 
 
 def prove() -> None:

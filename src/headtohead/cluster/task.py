@@ -24,6 +24,13 @@ from headtohead.progress import PROGRESS
 LOST = re.compile(r"exited with (?:-9|137)\b|^out of memory; ", re.MULTILINE)
 # Ends all that it has started as soon as the worker, at the other end of its standard input, has died.
 LEASHED = 'exec 3<&0; (cat <&3; kill -9 0) >/dev/null 2>&1 & exec "$@" 3<&- </dev/null'
+# `dvc push --run-cache` leaves out metrics and plots, which are not in dvc.lock's cache but in the run cache's.
+PUSH = """
+from dvc.repo import Repo
+with Repo() as repo:
+    for objects in repo.stage_cache.get_used_objs(repo.stage_cache.push(None)).values():
+        repo.cloud.push(objects)
+"""
 
 
 class Lost(Exception):
@@ -74,12 +81,12 @@ def run_stage(stage: str, needed: Collection[str], files: bytes, lock: bytes, pl
     subprocess.run(["git", "init", "-q"], cwd=clone, check=True)
     environment = _environment(place, folder)
     if place.remote:
-        commands = [["repro", "--pull", "-s", stage], ["push", "--run-cache", stage]]
+        commands = [["-m", "dvc", "pull", *needed], ["-m", "dvc", "repro", "--pull", "-s", stage], ["-c", PUSH]]
     else:
-        commands = [["checkout", *needed], ["repro", "-s", stage]]
+        commands = [["-m", "dvc", "checkout", *needed], ["-m", "dvc", "repro", "-s", stage]]
     said = ""
     for words in commands:
-        code, more = _follow([sys.executable, "-m", "dvc", *words], clone, environment, partial(tell, stage))
+        code, more = _follow([sys.executable, *words], clone, environment, partial(tell, stage))
         said += more
         if code:
             if code < 0 or LOST.search(said):
