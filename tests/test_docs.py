@@ -37,6 +37,9 @@ COMMANDS = {
     r"h2h doctor --measure( --[a-z]+ \w+)*": "test_table.py::test_the_command_measures_shows_and_goes_on",
     r"h2h init \S+( --[a-z-]+ \S+)*": "test_init.py::test_a_file_with_odd_columns_becomes_a_preset_that_runs",
     r"h2h choose .*": "test_choose.py::test_the_documents_show_what_their_commands_print",
+    r"h2h run( --[a-z-]+ \S+)*": "test_run.py::test_it_ends_as_dvc_repro_does_though_tasks_fail_and_are_killed",
+    r"dvc remote add -d storage \S+": "test_run.py::test_two_nodes_share_nothing_but_a_remote",
+    r"pip install -e '\.\[cluster\]'": "no test installs anything",
     r"h2h show": "test_reporting.py::test_the_comparison_is_printed_quickly",
     r"(cat \S+ \| )?h2h summarize( \S+)*": "test_summarize.py::test_every_table_gives_the_same_rows_in_its_order",
     r"python -m headtohead\.reporting\.patterns \S+":
@@ -48,7 +51,7 @@ COMMANDS = {
     r"make test-gpu": "it needs a GPU, and is what runs the tests of one",
     r"pip install setuptools wheel ninja": "no test installs anything",
     r"pip install --no-build-isolation flash-attn": "it needs CUDA's compiler, and no test installs anything",
-    r"python tests/(full_size|simulation|soak)\.py.*": "it takes too long for a test, and is run by hand",
+    r"python tests/(full_size|simulation|soak|soak_run)\.py.*": "it takes too long for a test, and is run by hand",
 }
 
 

@@ -74,7 +74,8 @@ def test_the_learning_curves_of_every_variant_are_drawn_together():
 
 
 ORDER = ["kernels", "attention records", "params paths statistics", "choosing measured", "inputs", "articles tokens",
-         "models", "training inference quality profiling", "init reporting summaries", "benchmark doctor", "cli"]
+         "models", "training inference quality profiling", "init reporting summaries", "benchmark cluster doctor",
+         "cli"]
 
 
 def test_imports_point_one_way():

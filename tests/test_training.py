@@ -1,5 +1,6 @@
 """Training and generation through the public surface, on tiny models."""
 
+import json
 import math
 import platform
 import shutil
@@ -19,6 +20,7 @@ from headtohead.inference.engine import Engine
 from headtohead.inference.generation import generate_tokens, reference_losses, write_summaries
 from headtohead.inference.predictions import predict
 from headtohead.models.batches import collate
+from headtohead.models.processor import processor
 from headtohead.params import Generate, Train
 from headtohead.records import DataError
 from headtohead.tokens.layout import Layout
@@ -53,6 +55,14 @@ def loss_by_hand(model, sequence, prompt, article_weight):
     terms = [(1.0 if i >= prompt else article_weight, -log_p[i - 1, sequence[i]].item())
              for i in range(1, len(sequence))]
     return sum(w * nll for w, nll in terms), sum(w for w, _ in terms)
+
+
+def test_a_model_says_what_it_was_trained_on(tmp_path):
+    model, _ = run(tmp_path / "checkpoints")
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["trained_on"] == {
+        "device": processor(), "threads": torch.get_num_threads(), "backend": "sdpa"}
+    assert f"| trained on | {processor()}, threads: " in (tmp_path / "README.md").read_text()
 
 
 @variants

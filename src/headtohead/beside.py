@@ -9,6 +9,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, TypeVar
 
 PR_SET_PDEATHSIG = 1
+ALONE = "HEADTOHEAD_ALONE"  # in the environment: train no further model beside, `h2h run` does so elsewhere
 
 T = TypeVar("T")
 

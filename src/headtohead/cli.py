@@ -1,13 +1,14 @@
 """The command line: `h2h init` makes a preset for one's own articles, `h2h show` prints the comparison of the last run,
 `h2h choose` says which variant to take for a length, a batch size and limits, `h2h summarize` uses a trained model,
-`h2h doctor` tries what this machine can run, `h2h publish` writes the last run as files to commit, and `h2h bench`
-measures the published benchmark on a GPU."""
+`h2h doctor` tries what this machine can run, `h2h publish` writes the last run as files to commit, `h2h bench`
+measures the published benchmark on a GPU, and `h2h run` runs the pipeline in parallel."""
 
 import argparse
 import json
 import os
 import sys
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,18 @@ def summarize(files: list[str], model: str, latency: float | None, output: Path 
         sys.exit(130)
 
 
+def run_stages(**options: Any) -> None:
+    if not find_spec("ray"):
+        raise ValueError("`h2h run` needs Ray: pip install -e '.[cluster]'. `dvc repro` does the same without it, one "
+                         "stage after another")
+    from headtohead.cluster.command import run
+    try:
+        run(**options)
+    except KeyboardInterrupt:
+        print("\nstopped; what has finished is recorded, and the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+
+
 class _Parser(argparse.ArgumentParser):
     """Answers an option that it does not know with its own usage, and with the option that was meant."""
 
@@ -127,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_init(commands.add_parser("init", help="write a preset for your articles and this machine to params.yaml"))
     commands.add_parser("show", help="print the comparison of the last run and where its report is").set_defaults(
         run=show)
+    _add_run(commands.add_parser("run", help="do what `dvc repro` does, in parallel: on this machine or a cluster"))
     _add_choose(commands.add_parser("choose", help="say which variant to take for a length, a batch size and limits"))
     _add_summarize(commands.add_parser("summarize", help="write summaries with a trained model"))
     _add_doctor(commands.add_parser("doctor", help="say what will run each variant here, and try whether it works"))
@@ -152,6 +166,20 @@ def _add_init(parser: argparse.ArgumentParser) -> None:
                         help="the token that ends a summary, if the pretrained vocabulary names none")
     parser.add_argument("--encoding", help="of the files, such as cp1251, if it cannot be detected")
     parser.add_argument("--config", help="which configuration of a data set on the hub")
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=run_stages)
+    parser.description = ("Do what `dvc repro` does, in parallel: each stage that is out of date runs as a task of "
+                          "Ray, one on each GPU or on every two cores, and a plain `dvc repro` at the end finds its "
+                          "results in DVC's cache. docs/cluster.md says more.")
+    parser.add_argument("--address", metavar="ADDRESS",
+                        help="of a running Ray cluster of which this machine is a node, such as auto (default: this "
+                             "machine alone)")
+    parser.add_argument("--per-gpu", type=whole_number(64), default=1, metavar="TASKS",
+                        help="tasks at once on one GPU (default: %(default)s)")
+    parser.add_argument("--keep-going", action="store_true",
+                        help="if a stage fails, run all that does not depend on it")
 
 
 def _add_choose(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ TOKENS = Path("data/tokens")
 FACTS = TOKENS / "facts.jsonl"
 ARTICLES, LENGTHS = Path("data/details/articles.json"), Path("data/details/lengths.json")
 MACHINE, HEADLINE = Path("metrics/machine.json"), Path("metrics/headline.json")
+CHECKPOINTS = Path(".checkpoints")  # of trainings, to go on from; DVC does not know them
 PLOTS, REPORT = Path("plots"), Path("report")
 
 BASELINES = LEAD3, UNTRAINED = "lead3", "untrained"  # the report's reference rows

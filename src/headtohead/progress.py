@@ -1,6 +1,9 @@
 """Progress bars in a terminal; elsewhere, one line with the rate at the end, where a rate makes sense. And tables."""
 
+import math
 import time
+from contextlib import suppress
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -16,6 +19,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+PROGRESS = Path(".cache/progress.txt")  # if it is there, a bar writes to it: `h2h run` shows those of all tasks
 console = Console(stderr=True)
 if not console.is_terminal:
     console.width = 140  # a log file need not wrap
@@ -66,14 +70,26 @@ class Bar:
         self._thread = thread
         self._title, self._task = title, self._progress.add_task(title, total=total, completed=done, note="")
         self._started, self._before = time.monotonic(), done
+        self._told = self._started if PROGRESS.exists() else math.inf
         self._progress.start()
 
     def advance(self, by: int = 1) -> None:
         self._progress.advance(self._task, by)
+        self._tell()
 
     def note(self, text: str) -> None:
         """Show a few words beside the bar."""
         self._progress.update(self._task, note=text, refresh=not self._thread)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Write how far it is to `PROGRESS`, once a second at most."""
+        if time.monotonic() - self._told >= 1:
+            self._told, task = time.monotonic(), self._progress.tasks[0]
+            total = "" if task.total is None else f" of {int(task.total):,}"
+            with suppress(OSError):  # nothing depends on it
+                PROGRESS.write_text(f"{self._title}: {int(task.completed):,}{total} {task.fields['note']}",
+                                    encoding="utf-8")
 
     def tell_rate(self, what: str) -> None:
         """Print one line: how many were done, in what time, and how many per second."""

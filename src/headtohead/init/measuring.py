@@ -25,9 +25,10 @@ from headtohead.models.batches import Example
 from headtohead.models.checkpoints import build
 from headtohead.models.gpt2 import GPT2, best_device
 from headtohead.models.pretrained import read_settings
+from headtohead.models.processor import processor
 from headtohead.models.sharing import share_cores
 from headtohead.params import Params, Preset, Tokenizer
-from headtohead.profiling.machine import cores, memory, processor
+from headtohead.profiling.machine import cores, memory
 from headtohead.profiling.timing import between, mark
 from headtohead.profiling.timing import measure as timed
 from headtohead.quality.language import detect

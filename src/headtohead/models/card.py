@@ -73,6 +73,9 @@ def card(config: GPT2Config, spec: AttentionSpec) -> str:
                  "starting weights": training["pretrained"] or "random",
                  "training": f"{training['steps']:,} steps of {training['batch_size']}, seed {training['seed']}"
                              f"{on_several}"}
+    if on := config.trained_on:
+        threads = f", threads: {on['threads']}" if on["threads"] else ""
+        rows["trained on"] = f"{on['device']}{threads}; attention by {on['backend']}"
     if training and "max_length" in training:
         rows["length"] = f"{training['max_length']:,} tokens, {training['max_new_tokens']:,} of them for the summary"
     table = "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())])

@@ -49,6 +49,8 @@ class Config(GPT2Config):
     Args:
         attention_variant: the `AttentionSpec`, as a dictionary.
         training: what the model was trained from, as `card.origin` has it; None if that was not written down.
+        trained_on: the device of the training, its threads on a CPU and what ran its attention; None if that was not
+            written down.
         attention_backend: the library that runs its fused attention; not saved, a checkpoint does not depend on it.
         attention_table: what was measured on this machine, for the inference engine to choose by; not saved either.
     """
@@ -56,6 +58,7 @@ class Config(GPT2Config):
     model_type = "headtohead_gpt2"
     attention_variant: dict[str, Any] | None = None
     training: dict[str, Any] | None = None
+    trained_on: dict[str, Any] | None = None
     attention_backend: str | None = None
     attention_table: Table | None = None
 
@@ -226,13 +229,16 @@ class GPT2(GPT2LMHeadModel):
     def variant(self) -> AttentionSpec:
         return variant_of(self.config)
 
-    def backend_for(self, length: int, training: bool = False) -> str:
-        """Name of what runs the attention of a pass over `length` tokens, on the model's device and dtype.
+    def backend_for(self, length: int, training: bool = False, device: torch.device | None = None) -> str:
+        """Name of what runs the attention of a pass over `length` tokens, in the model's dtype.
+
+        Args:
+            device: by default the model's.
 
         Raises:
             BackendError: nothing can, or not what was asked for.
         """
-        return named(_jobs(self.config, self.device, self.dtype, length, length, False, training),
+        return named(_jobs(self.config, device or self.device, self.dtype, length, length, False, training),
                      self.config.attention_backend)
 
     @property

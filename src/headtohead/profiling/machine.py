@@ -12,6 +12,7 @@ import pynvml
 from headtohead.attention.table import Table
 from headtohead.inputs import resolve
 from headtohead.measured import read_table
+from headtohead.models.processor import processor
 from headtohead.paths import MEASURED
 from headtohead.profiling.nvml import opened
 
@@ -22,7 +23,6 @@ PACKAGES = ("torch", "triton", "flash-attn", "transformers", "accelerate", "data
 DECISIVE = ("gpu", "driver", "cuda_visible_devices", "torch", "triton", "flash-attn")  # for kernels' speed
 
 MACHINE_ID = Path("/etc/machine-id")
-CPU_INFO = Path("/proc/cpuinfo")
 MEMORY_INFO = Path("/proc/meminfo")
 
 
@@ -73,13 +73,6 @@ def hashed_id() -> str:
     # A container image may bring no id, or an empty one.
     source = own or f"{platform.node()} {processor()}"
     return blake2b(source.encode(), digest_size=6, key=b"headtohead").hexdigest()
-
-
-def processor() -> str:
-    """Model name, or the architecture where the system does not tell (Linux on Arm, for one)."""
-    text = CPU_INFO.read_text() if CPU_INFO.exists() else ""
-    model = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
-    return model[1].strip() if model else platform.machine()
 
 
 def cores() -> int:

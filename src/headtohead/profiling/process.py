@@ -13,6 +13,7 @@ from torch import Tensor
 from headtohead.measured import read_table
 from headtohead.models.checkpoints import build, named_variant
 from headtohead.models.gpt2 import GPT2
+from headtohead.models.processor import processor
 from headtohead.params import Params, Profile
 from headtohead.paths import BACKENDS
 from headtohead.profiling import machine
@@ -134,4 +135,4 @@ def sweep(subject: Subject, device: torch.device, trace: Path, announce: Announc
 def _name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{machine.processor()}, {machine.cores()} cores"
+    return f"{processor()}, {machine.cores()} cores"

@@ -15,8 +15,8 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
 from headtohead.inputs import identity
+from headtohead.paths import CHECKPOINTS
 
-CHECKPOINTS = Path(".checkpoints")
 SEAL = "sealed.json"  # the last file of a checkpoint: what identifies all others
 
 

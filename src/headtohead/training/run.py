@@ -1,5 +1,6 @@
 """Fine-tuning or training from scratch, resumable after an interruption."""
 
+import json
 import logging
 import math
 from functools import partial
@@ -13,6 +14,7 @@ from transformers import TrainerCallback
 
 from headtohead.models.batches import Example
 from headtohead.models.gpt2 import GPT2, best_device, mixed
+from headtohead.models.processor import processor
 from headtohead.params import Train
 from headtohead.progress import Bar, console
 from headtohead.training.checkpoints import Seal, best_checkpoint, last_whole_checkpoint, state_of
@@ -70,11 +72,12 @@ def take_steps(model: GPT2, examples: list[Example], validation: list[Example], 
                           device=best_device(), length=longest if compiles(best_device()) else None,
                           callbacks=[Progress(bar), Finite(title), Seal(), *followers])
         trainer.args.run_name = title  # which only trackers read
-        if not trainer.args.fsdp:  # a model that is to be sharded is on no device yet
-            with mixed(model.device, settings.precision):
-                log.info("%s parameters on %s, attention by %s; %s examples", f"{model.num_parameters():,}",
-                         model.device, model.backend_for(longest, training=True), f"{len(examples):,}")
-        _tell_devices(title, trainer.args.device, trainer.args.world_size)
+        device = trainer.args.device  # a model that is to be sharded is on none yet
+        with mixed(device, settings.precision):
+            model.config.trained_on = _trained_on(device, model.backend_for(longest, training=True, device=device))
+        log.info("%s parameters on %s; %s examples", f"{model.num_parameters():,}", model.config.trained_on,
+                 f"{len(examples):,}")
+        _tell_devices(title, device, trainer.args.world_size)
         if done < settings.steps:  # resumed at its end, Trainer would take one step more
             trainer.train(resume_from_checkpoint=last and str(last))
 
@@ -89,14 +92,23 @@ def _tell_devices(title: str, device: torch.device, processes: int) -> None:
 
 
 def best(model: GPT2, settings: Train, checkpoints: Path) -> pd.DataFrame:
-    """Give `model` the weights of a finished training's lowest validation loss.
+    """Give `model` the weights of a finished training's lowest validation loss, and what it was trained on.
 
     Returns:
         Its learning curves: columns step, training_loss, validation_loss (nats per token), learning_rate.
     """
     end = state_of(checkpoints / f"checkpoint-{settings.steps}")
-    load_model(model.to(WEIGHTS[settings.weights]), best_checkpoint(checkpoints, end) / "model.safetensors")
+    kept = best_checkpoint(checkpoints, end)
+    load_model(model.to(WEIGHTS[settings.weights]), kept / "model.safetensors")
+    model.config.trained_on = json.loads((kept / "config.json").read_text())["trained_on"]
     return learning_curves(end["log_history"])
+
+
+def _trained_on(device: torch.device, backend: str) -> dict[str, str | int | None]:
+    """What may decide a result besides parameters, data and code; alike on machines of one kind."""
+    if device.type == "cuda":
+        return {"device": torch.cuda.get_device_name(device), "threads": None, "backend": backend}
+    return {"device": processor(), "threads": torch.get_num_threads(), "backend": backend}
 
 
 def learning_curves(history: list[dict[str, float]]) -> pd.DataFrame:
