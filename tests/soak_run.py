@@ -76,9 +76,10 @@ def start_nodes(clone: Clone, folder: Path, count: int, at_end: ExitStack) -> li
 
 def kill_tasks(run: subprocess.Popen[bytes], roots: list[psutil.Process], chance: random.Random, kills: int,
                span: float) -> None:
-    """Kill a process of a random task at random moments while `run` runs, `span` seconds at least."""
+    """Kill a process of a random task at random moments within about `span` seconds while `run` runs."""
+    between = span / kills
     while kills and run.poll() is None:
-        time.sleep(chance.uniform(0, 2 * span / kills))
+        time.sleep(chance.uniform(0, between))
         if victims := [process for root in roots for process in root.children(recursive=True) if of_a_task(process)]:
             victim = chance.choice(victims)
             try:
