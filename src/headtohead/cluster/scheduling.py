@@ -2,7 +2,10 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from typing import Any
@@ -66,7 +69,7 @@ class Tasks:
         order = TopologicalSorter(self.todo)
         order.prepare()
         profiles: list[str] = []
-        try:
+        with _interruption() as interrupted:
             while order.is_active():
                 if self.keep_going or not self.failed:
                     ready = order.get_ready()
@@ -80,9 +83,8 @@ class Tasks:
                     break
                 for stage in self._finished(LOOK):
                     order.done(stage)
-        except KeyboardInterrupt:
-            self._finished(0)
-            raise
+                if interrupted.is_set():
+                    raise KeyboardInterrupt
         return self.failed
 
     def _start(self, stage: str) -> None:
@@ -114,6 +116,22 @@ class Tasks:
             self.screen.succeeded(stage)
         self.screen.draw()
         return succeeded
+
+
+@contextmanager
+def _interruption() -> Iterator[threading.Event]:
+    """Set by the first Ctrl+C, which is not to cut short what is being recorded; the second one interrupts as usual."""
+    pressed = threading.Event()
+
+    def press(*_: object) -> None:
+        pressed.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _is_profile(stage: str) -> bool:
