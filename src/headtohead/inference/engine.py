@@ -23,6 +23,7 @@ from headtohead.inference.graphs import Part, capture
 from headtohead.inference.network import Arithmetic, Network, Plain
 from headtohead.models.gpt2 import GPT2, features_of, kinds_of, layers_of
 
+WIDEST = 1280  # width up to which our kernel multiplies a few tokens as fast as cuBLAS, measured on an H100
 KEPT = 8  # recordings at most; the least recently used one is released first
 
 
@@ -191,7 +192,8 @@ class Engine:
         from headtohead.inference.fused import FewTokens, Fused  # Triton is installed only with CUDA
         from headtohead.kernels.layers import FEW
 
-        few = FEW if self.dtype.itemsize == 2 else 1  # matrix units take no float32
+        several = self.dtype.itemsize == 2 and self.config.n_embd <= WIDEST  # matrix units take no float32
+        few = FEW if several else 1
         return FewTokens(self._network) if tokens <= few else Fused(self._network)
 
     def cache(self, rows: int, length: int, drafted: int = 0) -> Cache:
