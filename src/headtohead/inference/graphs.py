@@ -37,6 +37,30 @@ def capture(parts: list[Part]) -> list[Part]:
     return [*graphs]
 
 
+class Afterwards:
+    """Whether all of `flags` are set, each call telling what the pass before the latest has left.
+
+    So the GPU has the next pass already while the host waits for one to end, at the price of a last one in vain.
+
+    Args:
+        flags: bool on the device; passes set them and never take them back.
+    """
+
+    def __init__(self, flags: torch.Tensor) -> None:
+        self._flags, self._seen = flags, torch.zeros_like(flags, device="cpu", pin_memory=True)
+        self._copied = torch.cuda.Event()
+
+    def __call__(self) -> bool:
+        self._copied.synchronize()
+        done = bool(self._seen.all())
+        stream = _side_stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            self._seen.copy_(self._flags, non_blocking=True)
+            self._copied.record(stream)
+        return done
+
+
 @cache
 def _side_stream() -> torch.cuda.Stream:
     """A single one: cuBLAS keeps 32 MB for every stream that it has ever run on."""

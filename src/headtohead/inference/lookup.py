@@ -39,8 +39,6 @@ class Lookup(Search):
         positions: int64 [rows, 1 + drafted], theirs.
     """
 
-    checked = 4
-
     def __init__(self, engine: Engine, shape: Shape) -> None:
         super().__init__(engine, shape)
         device, rows = engine.device, self.rows

@@ -1,14 +1,14 @@
 """Greedy and beam search with transformers' results, on tensors of fixed shape that never leave the device."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from headtohead.inference.engine import Engine, Recording, rounded
-from headtohead.inference.graphs import Part
+from headtohead.inference.graphs import Afterwards, Part
 
 NEVER = -1.0e9  # transformers' score for what must not be chosen
 
@@ -50,8 +50,9 @@ def generate(engine: Engine, ids: Tensor, left_padding: Tensor | None = None, *,
     recording = search_for(engine, ids, left_padding, max_new_tokens, beams, no_repeat_ngram, end, drafted)
     search = recording.program
     recording.replay(0)
-    for step in range(1, max_new_tokens):
-        if search.may_end and (not engine.graphs or step % search.checked == 0) and search.done():
+    done = _look_out(search, engine.graphs)
+    for _ in range(1, max_new_tokens):
+        if done():
             break
         recording.replay(1)
     return search.result()[:len(ids)].clone()
@@ -94,6 +95,13 @@ def search_for(engine: Engine, ids: Tensor, left_padding: Tensor | None, new_tok
     return recording
 
 
+def _look_out(search: "Search", graphs: bool) -> Callable[[], bool]:
+    """Says after each pass whether further ones are useless."""
+    if not search.may_end:
+        return lambda: False
+    return Afterwards(search.finished) if graphs else search.done
+
+
 def _kind(shape: Shape) -> "type[Search]":
     from headtohead.inference.lookup import Lookup  # which is a Search
 
@@ -106,11 +114,8 @@ class Search(ABC):
     """What all searches share: the prompts and the cache.
 
     Attributes:
-        checked: steps between two checks whether all is done; each check waits for the GPU.
         finished: bool [batch], on the device; further steps do not change these prompts' continuations.
     """
-
-    checked = 8
 
     def __init__(self, engine: Engine, shape: Shape) -> None:
         self.engine, self.shape = engine, shape
