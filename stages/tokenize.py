@@ -9,8 +9,9 @@ from headtohead.paths import LENGTHS, SUBSET
 from headtohead.progress import Bar, print_table
 from headtohead.records import count_rows, read_jsonl, write_json
 from headtohead.stage import run
+from headtohead.tokens.continuations import write_continuations
 from headtohead.tokens.layout import Layout
-from headtohead.tokens.splits import TOKENS, lengths, tokenize_splits
+from headtohead.tokens.splits import TOKENS, continuations_of, lengths, tokenize_splits
 from headtohead.tokens.tokenizer import pretrained_tokenizer, separator_ids, train_tokenizer
 
 SAMPLE = 200  # training texts on which a pretrained tokenizer is tried
@@ -28,6 +29,7 @@ def main() -> None:
     with Bar("tokenizing", total=sum(count_rows(file) for file in SUBSET.glob("*.jsonl"))) as bar:
         tokenize_splits(tokenizer, SUBSET, on_done=bar.advance)
         bar.tell_rate("articles")
+    write_continuations(continuations_of("train", tokenizer), TOKENS)
     layout = Layout(separator_ids(tokenizer), tokenizer.eos_token_id, preset.tokenizer.max_length,
                     preset.generate.max_new_tokens)
     rows = [lengths(file.stem, layout) for file in sorted(SUBSET.glob("*.jsonl"))]

@@ -12,8 +12,9 @@ from headtohead.models.checkpoints import build, named_variant
 from headtohead.models.gpt2 import GPT2, best_device
 from headtohead.models.sharing import next_missing, share_cores
 from headtohead.params import Params, read_params
-from headtohead.paths import PRETRAINED, Run
+from headtohead.paths import PRETRAINED, TOKENS, Run
 from headtohead.stage import run, writing
+from headtohead.tokens.continuations import copy_continuations
 from headtohead.tokens.layout import Layout
 from headtohead.tokens.splits import digest, load_split, load_tokenizer
 from headtohead.tokens.tokenizer import separator_ids
@@ -46,6 +47,7 @@ def main(variant: str, seed: int) -> None:
     with writing(ours.model):
         model.save_pretrained(ours.model)
         tokenizer.save_pretrained(ours.model)
+        copy_continuations(TOKENS, ours.model)
     ours.curve.parent.mkdir(parents=True, exist_ok=True)
     curves.to_csv(ours.curve, index=False)
 

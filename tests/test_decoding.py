@@ -154,6 +154,7 @@ def test_prompt_lookup_writes_the_same_tokens(name, batch, length, new, drafted,
     ids = repetitive(ids, kinds) * mask
     end = [int(model(ids, attention_mask=mask).logits[0, -1].topk(3).indices[seed % 3]), None][seed % 2]
     asked = {"max_new_tokens": new, "no_repeat_ngram": no_repeat, "end": end}
+    model.continuations = random_ids(VOCABULARY, 5, seed) % 3 - 1 if seed % 3 else None
     engine = Engine(model)
     expected = generate(engine, ids, padding, **asked)
     assert torch.equal(generate(engine, ids, padding, **asked, drafted=drafted), expected)
@@ -172,7 +173,7 @@ def test_right_drafts_save_passes_and_wrong_ones_cost_none(batch, data):
     foresight = data.draw(st.sampled_from(["perfect", "none"]))
     passes = []
 
-    def drafts(block, positions, text, filled):
+    def drafts(block, positions, text, filled, continuations):
         passes.append(len(block))
         ahead = filled[:, None] - ids.shape[1] + torch.arange(drafted)
         known = expected.gather(1, ahead.clamp(max=new - 1))
@@ -191,6 +192,7 @@ def test_right_drafts_save_passes_and_wrong_ones_cost_none(batch, data):
        seed=st.integers(0, 999))
 def test_passes_are_counted_without_a_model_as_they_happen(rows, new, drafted, kinds, seed):
     engine = Engine(tiny(VARIANTS["flash"], seed=seed % 7).double())
+    engine.continuations = 1 + random_ids(engine.config.vocab_size, 3, seed) % 3
     prompts = [(random_ids(1, 5 + i, seed + i)[0] % kinds + 1).tolist() for i in range(rows)]
     counted = []
     with torch.inference_mode():
@@ -203,7 +205,7 @@ def test_passes_are_counted_without_a_model_as_they_happen(rows, new, drafted, k
                 steps += 1
             counted.append((recording.program.written(), steps))
     written = [tokens for tokens, _ in counted]
-    assert lookup.count_passes(prompts, written, drafted) == [steps for _, steps in counted]
+    assert lookup.count_passes(prompts, written, engine.continuations, drafted) == [steps for _, steps in counted]
 
 
 def test_prompt_lookup_is_for_greedy_search_and_for_what_can_take_tokens_back():
@@ -238,13 +240,17 @@ ROWS_OF_TEXT = st.lists(st.tuples(st.integers(1, 9), st.lists(st.integers(0, 2),
                         min_size=1, max_size=4)
 
 
-@given(rows=ROWS_OF_TEXT, drafted=st.integers(1, 6))
-def test_a_draft_follows_the_best_earlier_occurrence(rows, drafted):
+CONTINUATIONS = st.lists(st.tuples(st.integers(0, 3), st.integers(-1, 8), st.integers(-1, 8)), min_size=10, max_size=10)
+
+
+@given(rows=ROWS_OF_TEXT, drafted=st.integers(1, 6), continuations=st.just([(0, 0, 0)] * 10) | CONTINUATIONS)
+def test_a_draft_follows_the_best_earlier_occurrence(rows, drafted, continuations):
+    """Or begins with what often follows the latest token, if the occurrence shares too few."""
     width = max(len(tokens) for _, tokens in rows)
     text = torch.tensor([tokens + [9] * (width - len(tokens)) for _, tokens in rows])
     block = torch.zeros(len(rows), 1 + drafted, dtype=torch.int64)
     positions = torch.zeros_like(block)
-    lookup.draft(block, positions, text, torch.tensor([len(tokens) for _, tokens in rows]))
+    lookup.draft(block, positions, text, torch.tensor([len(tokens) for _, tokens in rows]), torch.tensor(continuations))
     assert positions.tolist() == [[len(tokens) - 1 + i for i in range(1 + drafted)] for _, tokens in rows]
     for got, (_, tokens), padded in zip(block.tolist(), rows, text.tolist(), strict=True):
         def shared(place, tokens=tokens):
@@ -253,6 +259,9 @@ def test_a_draft_follows_the_best_earlier_occurrence(rows, drafted):
             return max(sizes, default=0)
         place = max(range(len(tokens) - 1), key=lambda place: (shared(place), -place))
         follows = [padded[min(place + 1 + i, width - 1)] for i in range(drafted)]
+        enough, *frequent = continuations[tokens[-1]]
+        if shared(place) < enough:
+            follows = [often if often >= 0 else follows[i] for i, often in enumerate(frequent[:drafted])] + follows[2:]
         assert got == [tokens[-1], *follows]
 
 

@@ -305,9 +305,12 @@ def test_lookups_bookkeeping(data, drafted, new, end):
     chosen, block, finished = integers(0, 3, rows, choices), integers(0, 3, rows, 1 + drafted), integers(0, 2, rows) > 0
     ours = [text, filled, finished, block, torch.zeros_like(block)]
     text, filled, finished, block, positions = expected = [given.clone() for given in ours]
-    lookup_by_kernel.advance(chosen, ours[3], ours[4], *ours[:2], starts, ours[2], new, end, lookup.GRAMS)
+    steps = data.draw(st.sampled_from([0, 4]))
+    continuations = integers(-1, 3, 3, 1 + steps)
+    lookup_by_kernel.advance(chosen, ours[3], ours[4], *ours[:2], starts, ours[2], continuations, new, end,
+                             lookup.GRAMS)
     lookup.accept(chosen, block, text, filled, starts, finished, new, end)
-    lookup.draft(block, positions, text, filled)
+    lookup.draft(block, positions, text, filled, continuations)
     assert all(map(torch.equal, ours, expected))
 
 

@@ -91,6 +91,9 @@ class Engine:
         places: dict[int, tuple[int, int]] = {}  # of each layer: its kind, and its number among the layers of that kind
         for number, kind in enumerate(self._kinds):
             places |= {layer: (number, inside) for inside, layer in enumerate(kind.layers)}
+        table = model.continuations  # without one, prompt lookup drafts from the article alone
+        table = torch.zeros(model.config.vocab_size, 1) if table is None else table
+        self.continuations = table.to(self.device, torch.int64)
         self._places = [places[layer] for layer in range(len(layers))]
         self._plans: dict[Hashable, Plan] = {}  # kept as long as graphs may use their memory
         self._recordings: OrderedDict[Hashable, Recording[Any]] = OrderedDict()

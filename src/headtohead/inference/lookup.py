@@ -1,5 +1,7 @@
 """Greedy search with prompt lookup (Saxena 2023): what follows an earlier occurrence of the latest tokens is drafted.
 
+Where the article offers nothing, the draft is what summaries most often go on with (`tokens/continuations.py`).
+
 A summary repeats its article, so the draft is often right. One pass runs the latest token and the draft; the model's
 own choices after each of them are kept as far as the draft agrees with them, and one choice beyond it. So the tokens
 are those of greedy search, several in a pass (as in speculative decoding, Leviathan et al. 2023, without a second
@@ -80,11 +82,11 @@ class Lookup(Search):
             from headtohead.kernels import lookup  # Triton is installed only with CUDA
 
             lookup.advance(chosen, self.block, self.positions, self.text, self.filled, self.starts, self.finished,
-                           self.shape.new_tokens, self.shape.end, GRAMS)
+                           self.engine.continuations, self.shape.new_tokens, self.shape.end, GRAMS)
         else:
             accept(chosen, self.block, self.text, self.filled, self.starts, self.finished, self.shape.new_tokens,
                    self.shape.end)
-            draft(self.block, self.positions, self.text, self.filled)
+            draft(self.block, self.positions, self.text, self.filled, self.engine.continuations)
 
     def _without_repeats(self, logits: Tensor) -> Tensor:
         """Each token of the block is followed by none that would repeat an n-gram of what is written up to it."""
@@ -96,11 +98,13 @@ class Lookup(Search):
         return without_repeats(logits, tokens, count.flatten(), self.shape.no_repeat_ngram)
 
 
-def count_passes(prompts: list[list[int]], written: list[list[int]], drafted: int) -> list[int]:
+def count_passes(prompts: list[list[int]], written: list[list[int]], continuations: Tensor,
+                 drafted: int) -> list[int]:
     """In how many passes after the prompt's prompt lookup writes what greedy search wrote; no model is needed for it.
 
     Args:
         written: the tokens after each prompt, with end-of-text if there is one.
+        continuations: see `draft`.
     """
     starts, counts = (torch.tensor([len(tokens) for tokens in side]) for side in (prompts, written))
     known = torch.zeros(len(prompts), int((starts + counts).max()) + drafted + 1, dtype=torch.int64)
@@ -113,7 +117,7 @@ def count_passes(prompts: list[list[int]], written: list[list[int]], drafted: in
     positions = torch.zeros_like(block)
     while not finished.all():
         passes += ~finished
-        draft(block, positions, text, filled)
+        draft(block, positions, text, filled, continuations)
         place = (filled[:, None] + ahead).clamp(max=known.shape[1] - 1)
         accept(known.gather(1, place), block, text, filled, starts, finished, counts, None)
     return passes.tolist()
@@ -143,11 +147,16 @@ def accept(chosen: Tensor, block: Tensor, text: Tensor, filled: Tensor, starts: 
     finished |= (ends & kept).any(1) | (filled == starts + new_tokens)
 
 
-def draft(block: Tensor, positions: Tensor, text: Tensor, filled: Tensor) -> None:
+def draft(block: Tensor, positions: Tensor, text: Tensor, filled: Tensor, continuations: Tensor) -> None:
     """Put each row's latest token into its block, and after it what follows the best earlier occurrence; in place.
 
-    The best occurrence shares the most tokens with the latest ones, at most `GRAMS`; of several, the first. If there is
-    none, whatever is drafted is verified all the same.
+    The best occurrence shares the most tokens with the latest ones, at most `GRAMS`; of several, the first. If it
+    shares too few, the draft begins with what summaries go on with after the latest token. All of it is verified.
+
+    Args:
+        block, positions: int64 [rows, 1 + drafted].
+        text, filled: see `Lookup`.
+        continuations: int64 [vocabulary, 1 + steps], see `count_continuations`.
     """
     place = torch.arange(text.shape[1], device=text.device)
     agrees = torch.ones_like(text, dtype=torch.bool)
@@ -157,8 +166,12 @@ def draft(block: Tensor, positions: Tensor, text: Tensor, filled: Tensor) -> Non
         earlier = text.roll(back, 1).masked_fill(place < back, -1)
         agrees = agrees & (earlier == latest) & (place < filled[:, None] - 1) & (back < filled[:, None])
         shared += agrees
-    found = (shared * (text.shape[1] + 1) - place).argmax(1)
+    shared, found = (shared * (text.shape[1] + 1) - place).max(1)
+    shared = -(-shared // (text.shape[1] + 1))
     ahead = torch.arange(block.shape[1], device=text.device)
     follows = (found[:, None] + ahead).clamp(max=text.shape[1] - 1)
     block.copy_(text.gather(1, torch.where(ahead == 0, filled[:, None] - 1, follows)))
+    enough, *steps = continuations[block[:, 0]].T
+    for step, token in enumerate(steps[:block.shape[1] - 1], 1):
+        block[:, step] = torch.where((shared < enough) & (token >= 0), token, block[:, step])
     positions.copy_(filled[:, None] - 1 + ahead)

@@ -59,7 +59,8 @@ def predict(model: GPT2, tokenizer: PreTrainedTokenizerBase, rows: Any, settings
     with Bar(title, total=len(prompts)) as bar:
         written = write_tokens(engine, tokenizer, prompts, settings, bar.advance)
     engine.release()
-    passes = count_passes(prompts, written, ALONE) if settings.beams == 1 and engine.takes_back else None
+    counted = settings.beams == 1 and engine.takes_back
+    passes = count_passes(prompts, written, engine.continuations.cpu(), ALONE) if counted else None
     losses = reference_losses(model, examples, tokenizer.pad_token_id, settings.batch_size)
     return [{"id": row["id"], "summary": summary, "reference": row["reference"], "loss": loss, "tokens": tokens,
              "cut": len(row["article"]) + len(layout.separator) - len(prompt), "written_by": written_by,

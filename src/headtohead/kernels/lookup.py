@@ -10,17 +10,19 @@ SEARCHED = 1024  # places of a row that are searched at once
 
 
 def advance(chosen: Tensor, block: Tensor, positions: Tensor, text: Tensor, filled: Tensor, starts: Tensor,
-            finished: Tensor, new_tokens: int, end: int | None, grams: int) -> None:
+            finished: Tensor, continuations: Tensor, new_tokens: int, end: int | None, grams: int) -> None:
     """`accept` and then `draft`, in place; the arguments are theirs."""
     rows, choices = chosen.shape
-    _advance[(rows,)](chosen, block, positions, text, filled, starts, finished, new_tokens,
+    _advance[(rows,)](chosen, block, positions, text, filled, starts, finished, continuations, new_tokens,
                       -1 if end is None else end, text.shape[1], CHOICES=choices, BLOCK=block.shape[1], GRAMS=grams,
-                      WIDE=triton.next_power_of_2(block.shape[1]), SEARCHED=SEARCHED, num_warps=4, **early(text.device))
+                      STEPS=continuations.shape[1] - 1, WIDE=triton.next_power_of_2(block.shape[1]), SEARCHED=SEARCHED,
+                      num_warps=4, **early(text.device))
 
 
 @triton.jit
-def _advance(chosen_at, block_at, positions_at, text_at, filled_at, starts_at, finished_at, new_tokens, end, width,
-             CHOICES: tl.constexpr, BLOCK: tl.constexpr, GRAMS: tl.constexpr, WIDE: tl.constexpr,
+def _advance(chosen_at, block_at, positions_at, text_at, filled_at, starts_at, finished_at, continuations_at,
+             new_tokens, end, width, CHOICES: tl.constexpr, BLOCK: tl.constexpr, GRAMS: tl.constexpr,
+             STEPS: tl.constexpr, WIDE: tl.constexpr,
              SEARCHED: tl.constexpr, EARLY: tl.constexpr):
     wait_for_inputs(EARLY)
     row = tl.program_id(0).to(tl.int64)
@@ -58,5 +60,8 @@ def _advance(chosen_at, block_at, positions_at, text_at, filled_at, starts_at, f
     found = shared_most * (width + 1) - best
     follows = tl.minimum(found + ahead, width - 1)
     drafted = tl.load(text_at + tl.where(ahead == 0, filled - 1, follows), ahead < BLOCK, 0)
+    continuations_at += tl.load(text_at + filled - 1) * (1 + STEPS)
+    frequent = tl.load(continuations_at + ahead, (ahead > 0) & (ahead <= STEPS), -1)
+    drafted = tl.where((shared_most < tl.load(continuations_at)) & (frequent >= 0), frequent, drafted)
     tl.store(block_at + ahead, drafted, ahead < BLOCK)
     tl.store(positions_at + row * BLOCK + ahead, (filled - 1 + ahead).to(tl.int64), ahead < BLOCK)

@@ -15,6 +15,7 @@ from headtohead.models.gpt2 import GPT2, Config, ModelError, from_scratch, varia
 from headtohead.models.pretrained import read_settings, unsupported
 from headtohead.params import Model, Params
 from headtohead.paths import Run
+from headtohead.tokens.continuations import read_continuations
 
 # What config.json may say about how a model is called, which is up to the caller here.
 OF_THE_CALLER = ("model_type", "attn_implementation", "output_attentions", "output_hidden_states", "return_dict")
@@ -90,6 +91,7 @@ def load(path: str | Path, backend: str | None = None) -> tuple[GPT2, PreTrained
     Raises:
         ModelError: no such folder, a file in it cannot be read, it names no variant, weights are missing, or the
             tokenizer has tokens that the model lacks.
+        DataError: its table of continuations is damaged.
     """
     if not (Path(path) / "config.json").is_file():  # transformers would look for it on the hub
         raise ModelError(f"{path} is no checkpoint folder: it has no config.json; `dvc repro` makes "
@@ -101,6 +103,7 @@ def load(path: str | Path, backend: str | None = None) -> tuple[GPT2, PreTrained
     with _reading(f"{path}/tokenizer.json"):
         tokenizer = AutoTokenizer.from_pretrained(path)
     _check_vocabulary(path, model, tokenizer)
+    model.continuations = read_continuations(Path(path), model.config.vocab_size)
     return model, tokenizer
 
 

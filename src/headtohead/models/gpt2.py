@@ -185,6 +185,7 @@ class GPT2(GPT2LMHeadModel):
     """GPT-2 with the variant in `config.attention_variant`; a plain GPT-2 checkpoint loads into it unchanged."""
 
     config_class = Config
+    continuations: Tensor | None = None  # what summaries go on with after each token, for prompt lookup
     # ALiBi has no use for the table; old checkpoints hold parts of the causal mask.
     _keys_to_ignore_on_load_unexpected: ClassVar = [r"wpe\.weight$", r"attn\.(masked_)?bias$"]
     accepts_loss_kwargs = True  # Trainer says what to divide the loss by, and does not divide it again

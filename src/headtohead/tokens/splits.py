@@ -14,10 +14,12 @@ import numpy as np
 import pyarrow.compute
 from datasets.table import MemoryMappedTable
 from tokenizers import Encoding
+from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from headtohead.inputs import identity
 from headtohead.records import DataError, Record, read_jsonl, write_jsonl
+from headtohead.tokens.continuations import count_continuations
 from headtohead.tokens.layout import Layout
 from headtohead.tokens.tokenizer import encode, separator_ids
 
@@ -63,6 +65,13 @@ def lengths(split: str, layout: Layout, folder: Path = TOKENS) -> dict[str, str 
     return {"split": split, "articles": len(article), "longest article": int(article.max()),
             "cut": int((article > layout.room).sum()), "longest summary": int(summary.max()),
             "too long": int((whole > layout.max_length).sum())}
+
+
+def continuations_of(split: str, tokenizer: PreTrainedTokenizerBase, folder: Path = TOKENS) -> Tensor:
+    """What the summaries of a split go on with after each token: see `count_continuations`."""
+    summaries = datasets.load_from_disk(folder / split).data["summary"].combine_chunks()
+    tokens, starts = (array.to_numpy().astype(np.int64) for array in (summaries.values, summaries.offsets))
+    return count_continuations(tokens, starts, tokenizer.eos_token_id, len(tokenizer))
 
 
 def load_split(split: str) -> datasets.Dataset:
