@@ -20,7 +20,7 @@ from headtohead.benchmark import contestants, page, suite
 from headtohead.benchmark.blocks import touched
 from headtohead.benchmark.contestants import BenchmarkError
 from headtohead.benchmark.curves import crossings, curves
-from headtohead.benchmark.plan import FAMILY, FAMILY_PLAN, HEADLINE, OURS, REST, Plan, Point, Task, tasks
+from headtohead.benchmark.plan import FAMILY, FAMILY_PLAN, HEADLINE, OURS, REST, Architecture, Plan, Point, Task, tasks
 from headtohead.benchmark.rows import COLUMNS, read_rows, write_about, write_rows
 from headtohead.params import STUDY, read_params
 from headtohead.profiling import machine
@@ -29,8 +29,9 @@ from headtohead.reporting.tables import short
 
 STUDIED = {name: VARIANTS[name] for name in STUDY}
 CPU = torch.device("cpu")
-SMALL = {"layers": 1, "heads": 2, "width": 32, "vocabulary": 64, "positions": 32, "dtype": "float32",
+SMALL = {"models": (Architecture("gpt2-tiny", 1, 2, 32),), "vocabulary": 64, "positions": 32, "dtype": "float32",
          "min_repeats": 3, "min_seconds": 0.0, "warmup": 1, "slow_repeats": 2}
+WIDE = (Architecture("gpt2-wide", 1, 2, 128),)
 EAGER, SDPA = "transformers-eager", "transformers-sdpa"
 TINY = Plan(STUDIED, headline=(Point("forward", 1, 16), Point("generate", 2, 8, 4),
                                Point("generate", 2, 8, 4, beams=2, no_repeat_ngram=2, rivals=(EAGER,))),
@@ -79,7 +80,7 @@ def test_every_contestant_has_its_row(tiny):
 
 def test_a_row_has_its_keys_and_units(tiny):
     for row in tiny[1]:
-        assert set(COLUMNS) <= row.keys() <= {*COLUMNS, "backend", "beams", "no_repeat_ngram", "runs"}
+        assert {"model", *COLUMNS} <= row.keys() <= {"model", *COLUMNS, "backend", "beams", "no_repeat_ngram", "runs"}
         assert row["p10"] <= row["median"] <= row["p90"]
         assert row["dtype"] == "float32"
         assert row["unit"] == ("MB" if row["work"] == "peak_memory" else "ms")
@@ -106,15 +107,15 @@ def test_the_published_plan_is_what_was_asked_for():
 
 
 def ready(implementation, variant, point):
-    return contestants.ready(Task(point, variant, implementation), TINY, CPU)
+    return contestants.ready(Task(point, variant, implementation, *TINY.models), TINY, CPU)
 
 
 @pytest.mark.parametrize(("implementation", "variant"), [(EAGER, "standard"), (SDPA, "flash")])
 @torch.no_grad()
 def test_a_rival_computes_the_same_as_the_variant_it_stands_for(implementation, variant, monkeypatch):
-    theirs, point = contestants.theirs(implementation, TINY), Point("forward", 2, 16)
+    theirs, point = contestants.theirs(implementation, *TINY.models, TINY), Point("forward", 2, 16)
     assert theirs.config._attn_implementation == implementation.removeprefix("transformers-")
-    theirs.load_state_dict(contestants.ours(variant, TINY).state_dict())
+    theirs.load_state_dict(contestants.ours(variant, *TINY.models, TINY).state_dict())
     monkeypatch.setattr(contestants, "theirs", lambda *_: theirs)
     logits = ready(implementation, variant, point).run().logits
     torch.testing.assert_close(logits[:, 0], ready(OURS, variant, point).run(), rtol=1e-4, atol=1e-5)
@@ -140,9 +141,9 @@ def test_a_training_step_gives_every_weight_a_gradient_and_moves_it(implementati
 
 
 def same(implementation, variant, plan, device, **tolerance):
-    point = Point("attention", 2, 96)
-    layers, _ = contestants.attention(Task(point, variant, implementation), plan, device)
-    q, k, v = contestants.queries_keys_values(point, plan, device, gradients=False)
+    task = Task(Point("attention", 2, 96), variant, implementation, *plan.models)
+    layers, _ = contestants.attention(task, plan, device)
+    q, k, v = contestants.queries_keys_values(task, plan, device, gradients=False)
     for layer, run in enumerate(layers):
         expected = attend(q, k, v, plan.variants[variant], "reference", layer=layer)
         torch.testing.assert_close(run(q, k, v), expected, **tolerance)
@@ -164,7 +165,7 @@ def test_attention_alone_is_that_of_every_layer_that_differs(variant):
 @pytest.mark.parametrize("variant", STUDY[1:])
 @pytest.mark.parametrize("implementation", [OURS, "flash-attn", "flex"])
 def test_the_libraries_called_directly_compute_the_variant(implementation, variant):
-    plan = Plan(STUDIED, **SMALL | {"width": 128, "dtype": "bfloat16"})
+    plan = Plan(STUDIED, **SMALL | {"models": WIDE, "dtype": "bfloat16"})
     same(implementation, variant, plan, torch.device("cuda"), rtol=2e-2, atol=2e-2)
 
 
@@ -172,7 +173,7 @@ def test_the_libraries_called_directly_compute_the_variant(implementation, varia
 @pytest.mark.parametrize("variant", [task.variant for task in tasks(FAMILY_PLAN)
                                      if (task.point.work, task.implementation) == ("attention", "flex")])
 def test_flex_called_directly_computes_the_familys_variant(variant):
-    plan = replace(FAMILY_PLAN, **SMALL | {"width": 128, "dtype": "bfloat16"})
+    plan = replace(FAMILY_PLAN, **SMALL | {"models": WIDE, "dtype": "bfloat16"})
     same("flex", variant, plan, torch.device("cuda"), rtol=2e-2, atol=2e-2)
 
 
@@ -180,8 +181,8 @@ def test_flex_called_directly_computes_the_familys_variant(variant):
 def test_every_work_of_the_family_runs_on_the_gpu(tmp_path):
     points = tuple(replace(point, batch=min(point.batch, 2), length=1 << (index % 2 + 8),
                            new_tokens=point.new_tokens // 10) for index, point in enumerate(FAMILY_PLAN.headline))
-    plan = replace(FAMILY_PLAN, headline=points, **SMALL | {"layers": 4, "width": 128, "positions": 1024,
-                                                            "dtype": "bfloat16"})
+    plan = replace(FAMILY_PLAN, headline=points, **SMALL | {
+        "models": (Architecture("gpt2-deep", 4, 2, 128),), "positions": 1024, "dtype": "bfloat16"})
     suite.run(tmp_path, plan, torch.device("cuda"), commit="c0ffee", command="")
     page.render(tmp_path)
     assert all(row["median"] is not None for row in read_rows(tmp_path))
@@ -192,7 +193,7 @@ def test_every_work_runs_on_the_gpu(tmp_path):
     points = [replace(point, length=96, batch=2, new_tokens=point.new_tokens // 10) for point in HEADLINE[1:]]
     points.append(Point("attention_backward", 2, 96, rivals=("flash-attn", "flex", "sdpa")))
     two = {name: STUDIED[name] for name in ("standard", "flash")}
-    plan = Plan(two, tuple(points), (), **SMALL | {"width": 128, "positions": 128, "dtype": "bfloat16"})
+    plan = Plan(two, tuple(points), (), **SMALL | {"models": WIDE, "positions": 128, "dtype": "bfloat16"})
     suite.run(tmp_path, plan, torch.device("cuda"), commit="c0ffee", command="")
     page.render(tmp_path)
     assert all(row["median"] is not None for row in read_rows(tmp_path))
@@ -201,7 +202,7 @@ def test_every_work_runs_on_the_gpu(tmp_path):
 def test_backward_is_forward_and_backward_less_forward(monkeypatch):
     taken = iter([[1.0, 2.0, 4.0], [10.0, 12.0, 20.0]])
     monkeypatch.setattr(suite, "measure", lambda *_, **__: next(taken))
-    row = suite.measured(Task(Point("attention_backward", 1, 8), "flash", OURS), QUICK, CPU)
+    row = suite.measured(Task(Point("attention_backward", 1, 8), "flash", OURS, *QUICK.models), QUICK, CPU)
     assert row["median"] == 10.0
     assert (row["p10"], row["p90"]) == (pytest.approx(8.4), pytest.approx(16.4))  # of 8, 10, 18
 
@@ -209,13 +210,13 @@ def test_backward_is_forward_and_backward_less_forward(monkeypatch):
 def test_a_decode_step_is_all_tokens_less_the_first_by_their_number(monkeypatch):
     taken = iter([[1.0, 2.0, 4.0], [8.0, 11.0, 17.0]])
     monkeypatch.setattr(suite, "measure", lambda *_, **__: next(taken))
-    row = suite.measured(Task(Point("decode_step", 1, 8, 4), "flash", OURS), KIN, CPU)
+    row = suite.measured(Task(Point("decode_step", 1, 8, 4), "flash", OURS, *KIN.models), KIN, CPU)
     assert (row["median"], row["new_tokens"]) == (3.0, 4)
 
 
 def test_attention_of_several_layers_is_their_mean(monkeypatch):
     monkeypatch.setattr(suite, "measure", lambda *_, **__: [8.0])
-    row = suite.measured(Task(Point("attention", 1, 8), "flash_local_global", OURS), KIN, CPU)
+    row = suite.measured(Task(Point("attention", 1, 8), "flash_local_global", OURS, *KIN.models), KIN, CPU)
     assert row["median"] == 2.0
 
 
@@ -511,7 +512,8 @@ def test_the_tiny_run_has_a_page(tiny):
     page.render(folder)
     text = (folder / "README.md").read_text()
     assert all(short(found["median"]) in text for found in rows)
-    assert json.loads((folder / "about.json").read_text())["plan"]["width"] == 32
+    assert json.loads((folder / "about.json").read_text())["models"] == [
+        {"name": "gpt2-tiny", "layers": 1, "heads": 2, "width": 32}]
 
 
 def call(monkeypatch, *arguments):

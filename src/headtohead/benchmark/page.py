@@ -25,12 +25,13 @@ def render(folder: Path) -> None:
         DataError: one of the two files is missing or cannot be used; or the page cannot be written.
     """
     rows, about = read_rows(folder), read_about(folder)
+    models = about.get("models", [about["plan"]])  # earlier files have the numbers of their one model in the plan
     family = about["plan"].get("family", False)
     try:
         drawn = figures.draw_family(rows, folder) if family else figures.draw_all(rows, folder)
         own = {"works": by_work(rows)} if family else _study(rows, about)
         text = fill("page.md.jinja", __package__, about=about, files=(ROWS, ABOUT), drawn=drawn, family=family,
-                    all_rows=all_rows(rows), name=_device(about), **own)
+                    models=models, all_rows=all_rows(rows), name=_device(about), **own)
         (folder / PAGE).write_text(text, encoding="utf-8")
     except OSError as error:
         raise DataError(f"{error.filename or folder} cannot be written: {error.strerror}") from error

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from headtohead.attention.patterns import Form
@@ -90,11 +91,25 @@ FAMILY = {  # with numbers for 8,192 tokens; those of params.yaml are for short 
 
 
 @dataclass(frozen=True)
+class Architecture:
+    """A GPT-2 by its name on the hub: layers, heads in each, and width."""
+
+    name: str
+    layers: int
+    heads: int
+    width: int
+
+
+SMALL = Architecture("gpt2", 12, 12, 768)
+
+
+@dataclass(frozen=True)
 class Plan:
     """All numbers of the benchmark; those that stand here are of the published one, on GPT-2 small.
 
     Args:
         variants: ours, by name.
+        models: that the variants are put into, in the order in which they are measured.
         family: whether the page is to hold each variant against `flash`, and not the study's four against transformers.
         headline: the points of the page's first table; they are measured first.
         dtype: of the weights in inference; in training, of autocast over float32 weights.
@@ -105,9 +120,7 @@ class Plan:
     variants: Mapping[str, AttentionSpec]
     headline: tuple[Point, ...] = HEADLINE
     rest: tuple[Point, ...] = REST
-    layers: int = 12
-    heads: int = 12
-    width: int = 768
+    models: tuple[Architecture, ...] = (SMALL,)
     vocabulary: int = 50_257
     positions: int = 16_384
     dtype: str = "bfloat16"
@@ -125,26 +138,27 @@ FAMILY_PLAN = Plan(FAMILY, FAMILY_POINTS, rest=(), min_repeats=10, family=True)
 
 @dataclass(frozen=True)
 class Task:
-    """One row to measure: `variant` at `point` by `implementation`."""
+    """One row to measure: `variant` in `model` at `point` by `implementation`."""
 
     point: Point
     variant: str
     implementation: str
+    model: Architecture
 
     def __str__(self) -> str:
         point = self.point
         out = f" + {point.new_tokens}" if point.new_tokens else ""
         beams = f", {point.beams} beams" if point.beams > 1 else ""
-        return (f"{point.work}, {self.variant} by {self.implementation}, batch {point.batch}, "
+        return (f"{self.model.name}, {point.work}, {self.variant} by {self.implementation}, batch {point.batch}, "
                 f"{point.length:,}{out} tokens{beams}")
 
 
 def tasks(plan: Plan) -> Iterator[Task]:
     """Every row of the benchmark, in the order in which they are measured."""
-    for point in (*plan.headline, *plan.rest):
-        yield from (Task(point, variant, OURS) for variant in plan.variants)
+    for model, point in product(plan.models, (*plan.headline, *plan.rest)):
+        yield from (Task(point, variant, OURS, model) for variant in plan.variants)
         for rival in point.rivals:
-            yield from (Task(point, variant, rival) for variant in plan.variants if _does(rival, variant, plan))
+            yield from (Task(point, variant, rival, model) for variant in plan.variants if _does(rival, variant, plan))
 
 
 def _does(rival: str, variant: str, plan: Plan) -> bool:
