@@ -12,6 +12,7 @@ OURS = "headtohead"
 STANDS_FOR = {"transformers-eager": "standard", "transformers-sdpa": "flash"}  # the same function as which variant
 TRANSFORMERS = tuple(STANDS_FOR)
 LIBRARIES = ("flash-attn", "flex", "sdpa")  # kernels called directly
+POSITIONS = 1024  # of GPT-2 as it was published
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,16 @@ FAMILY_POINTS = (
     Point("train_step", 4, 8192, rivals=()),
 )
 
+SIZES_POINTS = (
+    Point("forward", 1, 512, rivals=()),
+    Point("forward", 1, 8192, rivals=()),
+    Point("generate", 1, 412, 100, rivals=()),
+    Point("generate", 64, 412, 100, rivals=()),
+    Point("train_step", 8, 512, rivals=()),  # XL: about 25 GB of weights, gradients and moments, and 30 of activations
+    Point("peak_memory", 1, 8192, rivals=()),
+    Point("cache", 1, 8192, rivals=()),
+)
+
 
 def _flash(positions: str = "learned", **rest: Any) -> AttentionSpec:
     return AttentionSpec.model_validate({"kernel": "flash", "positions": positions} | rest)
@@ -99,8 +110,15 @@ class Architecture:
     heads: int
     width: int
 
+    def parameters(self, vocabulary: int) -> int:
+        """How many it has with learned positions for as many tokens as GPT-2 takes."""
+        block = 12 * self.width**2 + 13 * self.width  # two norms, four matrices and their biases
+        return (vocabulary + POSITIONS) * self.width + self.layers * block + 2 * self.width
+
 
 SMALL = Architecture("gpt2", 12, 12, 768)
+MODELS = (Architecture("gpt2-xl", 48, 25, 1600), Architecture("gpt2-large", 36, 20, 1280),
+          Architecture("gpt2-medium", 24, 16, 1024), SMALL)  # the largest first, in case that the run is cut off
 
 
 @dataclass(frozen=True)
@@ -109,7 +127,8 @@ class Plan:
 
     Args:
         variants: ours, by name.
-        models: that the variants are put into, in the order in which they are measured.
+        models: that the variants are put into, in the order in which they are measured. The page of several holds each
+            variant against `flash` by the model's size.
         family: whether the page is to hold each variant against `flash`, and not the study's four against transformers.
         headline: the points of the page's first table; they are measured first.
         dtype: of the weights in inference; in training, of autocast over float32 weights.
@@ -134,6 +153,9 @@ class Plan:
 
 # Fewer repeats, for much of it takes a second each.
 FAMILY_PLAN = Plan(FAMILY, FAMILY_POINTS, rest=(), min_repeats=10, family=True)
+SIZES_PLAN = Plan({"standard": _flash(kernel="eager")}
+                  | {name: FAMILY[name] for name in ("flash", "flash_alibi", "flash_local_global")},
+                  SIZES_POINTS, rest=(), models=MODELS, min_repeats=10, min_seconds=0.5)
 
 
 @dataclass(frozen=True)

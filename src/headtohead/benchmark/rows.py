@@ -29,6 +29,12 @@ def key_of_task(task: Task, dtype: str) -> Key:
             point.new_tokens, point.beams, dtype)
 
 
+def size_in_words(row: Row) -> str:
+    """"10 x 412 + 100"."""
+    out = f" + {row['new_tokens']}" if row["new_tokens"] else ""
+    return f"{row['batch']} x {row['length']:,}{out}"
+
+
 def read_rows(folder: Path) -> list[Row]:
     """The rows of FOLDER/bench.json.
 

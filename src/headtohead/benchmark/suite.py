@@ -87,7 +87,7 @@ def describe(plan: Plan, commit: str, command: str) -> Row:
     return {"commit": commit, "command": command, "device": {name: found[name] for name in DEVICE},
             "versions": machine.versions(),
             "plan": {name: value for name, value in numbers.items() if isinstance(value, int | float | str)},
-            "models": list(numbers["models"]),
+            "models": [asdict(model) | {"parameters": model.parameters(plan.vocabulary)} for model in plan.models],
             "variants": {name: spec.model_dump() for name, spec in plan.variants.items()},
             "headline": list(numbers["headline"])}
 
