@@ -11,7 +11,7 @@ from headtohead.measured import write_table
 from headtohead.models.pretrained import check_pretrained
 from headtohead.pace import begin
 from headtohead.params import Params, read_params
-from headtohead.paths import BACKENDS, MACHINE, PRETRAINED, SOURCE, VARIANTS
+from headtohead.paths import BACKENDS, MACHINE, PRETRAINED, SOURCE, STEP, VARIANTS
 from headtohead.profiling.machine import describe, measured_here
 from headtohead.records import write_json
 from headtohead.stage import run
@@ -27,6 +27,7 @@ def main() -> None:
     for name, spec in params.variants.items():
         write_json(VARIANTS / f"{name}.json", {**spec.model_dump(), "sees": spec.digest()})
     record_backends(params)
+    write_json(STEP, params.chosen.train.step)  # DVC cannot depend on keys that may be left out
     data, pretrained = params.chosen.data, params.chosen.model.pretrained
     articles = locate(data) if data.source == "files" else {}
     files = {f"{split} {number}": file for split, parts in articles.items() for number, file in enumerate(parts, 1)}

@@ -20,7 +20,19 @@ from headtohead.benchmark import contestants, page, suite
 from headtohead.benchmark.blocks import touched
 from headtohead.benchmark.contestants import BenchmarkError
 from headtohead.benchmark.curves import crossings, curves
-from headtohead.benchmark.plan import FAMILY, FAMILY_PLAN, HEADLINE, OURS, REST, Plan, Point, Task, tasks
+from headtohead.benchmark.plan import (
+    FAMILY,
+    FAMILY_PLAN,
+    HEADLINE,
+    OURS,
+    REST,
+    SIZES_PLAN,
+    Architecture,
+    Plan,
+    Point,
+    Task,
+    tasks,
+)
 from headtohead.benchmark.rows import COLUMNS, read_rows, write_about, write_rows
 from headtohead.params import STUDY, read_params
 from headtohead.profiling import machine
@@ -29,8 +41,9 @@ from headtohead.reporting.tables import short
 
 STUDIED = {name: VARIANTS[name] for name in STUDY}
 CPU = torch.device("cpu")
-SMALL = {"layers": 1, "heads": 2, "width": 32, "vocabulary": 64, "positions": 32, "dtype": "float32",
+SMALL = {"models": (Architecture("gpt2-tiny", 1, 2, 32),), "vocabulary": 64, "positions": 32, "dtype": "float32",
          "min_repeats": 3, "min_seconds": 0.0, "warmup": 1, "slow_repeats": 2}
+WIDE = (Architecture("gpt2-wide", 1, 2, 128),)
 EAGER, SDPA = "transformers-eager", "transformers-sdpa"
 TINY = Plan(STUDIED, headline=(Point("forward", 1, 16), Point("generate", 2, 8, 4),
                                Point("generate", 2, 8, 4, beams=2, no_repeat_ngram=2, rivals=(EAGER,))),
@@ -41,6 +54,10 @@ KIN = Plan({name: FAMILY[name] for name in ("flash", "flash_block", "flash_local
            tuple(Point(work, *SIZES.get(work, (2, 16, 0)), rivals=("sdpa",) if work == "attention" else ())
                  for work in dict.fromkeys(point.work for point in FAMILY_PLAN.headline)),
            rest=(Point("forward", 2, 32, rivals=()), Point("decode_step", 1, 24, 4, rivals=())), family=True, **SMALL)
+SIZED = replace(SIZES_PLAN, headline=tuple(
+    Point(work, *SIZES.get(work, (2, 16, 0)), rivals=())
+    for work in dict.fromkeys(point.work for point in SIZES_PLAN.headline)), **SMALL | {
+        "models": (Architecture("gpt2-larger", 2, 3, 48), Architecture("gpt2-tiny", 1, 2, 32))})
 QUICK = Plan(STUDIED, headline=(Point("attention", 1, 8, rivals=("sdpa",)),), rest=(), **SMALL)
 
 
@@ -63,6 +80,14 @@ def kin(tmp_path_factory):
     return folder, rows
 
 
+@pytest.fixture(scope="module")
+def sized(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sized")
+    rows = measure(folder, SIZED)
+    page.render(folder)
+    return folder, rows
+
+
 def who(rows, work, beams=1):
     return [(row["implementation"], row["variant"]) for row in rows
             if row["work"] == work and row.get("beams", 1) == beams]
@@ -79,7 +104,7 @@ def test_every_contestant_has_its_row(tiny):
 
 def test_a_row_has_its_keys_and_units(tiny):
     for row in tiny[1]:
-        assert set(COLUMNS) <= row.keys() <= {*COLUMNS, "backend", "beams", "no_repeat_ngram", "runs"}
+        assert {"model", *COLUMNS} <= row.keys() <= {"model", *COLUMNS, "backend", "beams", "no_repeat_ngram", "runs"}
         assert row["p10"] <= row["median"] <= row["p90"]
         assert row["dtype"] == "float32"
         assert row["unit"] == ("MB" if row["work"] == "peak_memory" else "ms")
@@ -106,15 +131,15 @@ def test_the_published_plan_is_what_was_asked_for():
 
 
 def ready(implementation, variant, point):
-    return contestants.ready(Task(point, variant, implementation), TINY, CPU)
+    return contestants.ready(Task(point, variant, implementation, *TINY.models), TINY, CPU)
 
 
 @pytest.mark.parametrize(("implementation", "variant"), [(EAGER, "standard"), (SDPA, "flash")])
 @torch.no_grad()
 def test_a_rival_computes_the_same_as_the_variant_it_stands_for(implementation, variant, monkeypatch):
-    theirs, point = contestants.theirs(implementation, TINY), Point("forward", 2, 16)
+    theirs, point = contestants.theirs(implementation, *TINY.models, TINY), Point("forward", 2, 16)
     assert theirs.config._attn_implementation == implementation.removeprefix("transformers-")
-    theirs.load_state_dict(contestants.ours(variant, TINY).state_dict())
+    theirs.load_state_dict(contestants.ours(variant, *TINY.models, TINY).state_dict())
     monkeypatch.setattr(contestants, "theirs", lambda *_: theirs)
     logits = ready(implementation, variant, point).run().logits
     torch.testing.assert_close(logits[:, 0], ready(OURS, variant, point).run(), rtol=1e-4, atol=1e-5)
@@ -140,9 +165,9 @@ def test_a_training_step_gives_every_weight_a_gradient_and_moves_it(implementati
 
 
 def same(implementation, variant, plan, device, **tolerance):
-    point = Point("attention", 2, 96)
-    layers, _ = contestants.attention(Task(point, variant, implementation), plan, device)
-    q, k, v = contestants.queries_keys_values(point, plan, device, gradients=False)
+    task = Task(Point("attention", 2, 96), variant, implementation, *plan.models)
+    layers, _ = contestants.attention(task, plan, device)
+    q, k, v = contestants.queries_keys_values(task, plan, device, gradients=False)
     for layer, run in enumerate(layers):
         expected = attend(q, k, v, plan.variants[variant], "reference", layer=layer)
         torch.testing.assert_close(run(q, k, v), expected, **tolerance)
@@ -164,7 +189,7 @@ def test_attention_alone_is_that_of_every_layer_that_differs(variant):
 @pytest.mark.parametrize("variant", STUDY[1:])
 @pytest.mark.parametrize("implementation", [OURS, "flash-attn", "flex"])
 def test_the_libraries_called_directly_compute_the_variant(implementation, variant):
-    plan = Plan(STUDIED, **SMALL | {"width": 128, "dtype": "bfloat16"})
+    plan = Plan(STUDIED, **SMALL | {"models": WIDE, "dtype": "bfloat16"})
     same(implementation, variant, plan, torch.device("cuda"), rtol=2e-2, atol=2e-2)
 
 
@@ -172,7 +197,7 @@ def test_the_libraries_called_directly_compute_the_variant(implementation, varia
 @pytest.mark.parametrize("variant", [task.variant for task in tasks(FAMILY_PLAN)
                                      if (task.point.work, task.implementation) == ("attention", "flex")])
 def test_flex_called_directly_computes_the_familys_variant(variant):
-    plan = replace(FAMILY_PLAN, **SMALL | {"width": 128, "dtype": "bfloat16"})
+    plan = replace(FAMILY_PLAN, **SMALL | {"models": WIDE, "dtype": "bfloat16"})
     same("flex", variant, plan, torch.device("cuda"), rtol=2e-2, atol=2e-2)
 
 
@@ -180,8 +205,19 @@ def test_flex_called_directly_computes_the_familys_variant(variant):
 def test_every_work_of_the_family_runs_on_the_gpu(tmp_path):
     points = tuple(replace(point, batch=min(point.batch, 2), length=1 << (index % 2 + 8),
                            new_tokens=point.new_tokens // 10) for index, point in enumerate(FAMILY_PLAN.headline))
-    plan = replace(FAMILY_PLAN, headline=points, **SMALL | {"layers": 4, "width": 128, "positions": 1024,
-                                                            "dtype": "bfloat16"})
+    plan = replace(FAMILY_PLAN, headline=points, **SMALL | {
+        "models": (Architecture("gpt2-deep", 4, 2, 128),), "positions": 1024, "dtype": "bfloat16"})
+    suite.run(tmp_path, plan, torch.device("cuda"), commit="c0ffee", command="")
+    page.render(tmp_path)
+    assert all(row["median"] is not None for row in read_rows(tmp_path))
+
+
+@pytest.mark.gpu
+def test_every_work_of_the_sizes_runs_on_the_gpu_with_xls_heads_and_width(tmp_path):
+    points = tuple(replace(point, batch=min(point.batch, 2), new_tokens=point.new_tokens // 10)
+                   for point in SIZES_PLAN.headline)
+    plan = replace(SIZES_PLAN, headline=points, min_seconds=0.0, min_repeats=3, models=(
+        Architecture("gpt2-low", 4, 25, 1600), Architecture("gpt2-small", 4, 12, 768)))
     suite.run(tmp_path, plan, torch.device("cuda"), commit="c0ffee", command="")
     page.render(tmp_path)
     assert all(row["median"] is not None for row in read_rows(tmp_path))
@@ -192,7 +228,7 @@ def test_every_work_runs_on_the_gpu(tmp_path):
     points = [replace(point, length=96, batch=2, new_tokens=point.new_tokens // 10) for point in HEADLINE[1:]]
     points.append(Point("attention_backward", 2, 96, rivals=("flash-attn", "flex", "sdpa")))
     two = {name: STUDIED[name] for name in ("standard", "flash")}
-    plan = Plan(two, tuple(points), (), **SMALL | {"width": 128, "positions": 128, "dtype": "bfloat16"})
+    plan = Plan(two, tuple(points), (), **SMALL | {"models": WIDE, "positions": 128, "dtype": "bfloat16"})
     suite.run(tmp_path, plan, torch.device("cuda"), commit="c0ffee", command="")
     page.render(tmp_path)
     assert all(row["median"] is not None for row in read_rows(tmp_path))
@@ -201,7 +237,7 @@ def test_every_work_runs_on_the_gpu(tmp_path):
 def test_backward_is_forward_and_backward_less_forward(monkeypatch):
     taken = iter([[1.0, 2.0, 4.0], [10.0, 12.0, 20.0]])
     monkeypatch.setattr(suite, "measure", lambda *_, **__: next(taken))
-    row = suite.measured(Task(Point("attention_backward", 1, 8), "flash", OURS), QUICK, CPU)
+    row = suite.measured(Task(Point("attention_backward", 1, 8), "flash", OURS, *QUICK.models), QUICK, CPU)
     assert row["median"] == 10.0
     assert (row["p10"], row["p90"]) == (pytest.approx(8.4), pytest.approx(16.4))  # of 8, 10, 18
 
@@ -209,13 +245,13 @@ def test_backward_is_forward_and_backward_less_forward(monkeypatch):
 def test_a_decode_step_is_all_tokens_less_the_first_by_their_number(monkeypatch):
     taken = iter([[1.0, 2.0, 4.0], [8.0, 11.0, 17.0]])
     monkeypatch.setattr(suite, "measure", lambda *_, **__: next(taken))
-    row = suite.measured(Task(Point("decode_step", 1, 8, 4), "flash", OURS), KIN, CPU)
+    row = suite.measured(Task(Point("decode_step", 1, 8, 4), "flash", OURS, *KIN.models), KIN, CPU)
     assert (row["median"], row["new_tokens"]) == (3.0, 4)
 
 
 def test_attention_of_several_layers_is_their_mean(monkeypatch):
     monkeypatch.setattr(suite, "measure", lambda *_, **__: [8.0])
-    row = suite.measured(Task(Point("attention", 1, 8), "flash_local_global", OURS), KIN, CPU)
+    row = suite.measured(Task(Point("attention", 1, 8), "flash_local_global", OURS, *KIN.models), KIN, CPU)
     assert row["median"] == 2.0
 
 
@@ -231,7 +267,8 @@ def test_what_is_measured_is_kept_and_the_rest_measured(tmp_path):
 
 
 @pytest.mark.parametrize("other", [{"commit": "another"}, {"plan": Plan(STUDIED, **SMALL | {"seed": 14},
-                                                                       headline=QUICK.headline, rest=())}])
+                                                                       headline=QUICK.headline, rest=())},
+                                   {"plan": replace(QUICK, models=WIDE)}])
 def test_rows_of_another_commit_or_plan_are_measured_anew(tmp_path, other):
     rows = measure(tmp_path)
     write_rows(tmp_path, [{**row, "median": 1e9} for row in rows])
@@ -482,6 +519,78 @@ def test_the_family_goes_on_where_it_was_cut_off_and_where_memory_does_not_suffi
     assert (tmp_path / "README.md").read_text().count("| out of memory | - |") == 2
 
 
+def test_the_sizes_are_gpt2s_and_the_largest_is_measured_first():
+    by_task = list(tasks(SIZES_PLAN))
+    assert list(dict.fromkeys(task.model.name for task in by_task)) == ["gpt2-xl", "gpt2-large", "gpt2-medium", "gpt2"]
+    assert len(set(by_task)) == len(by_task) == 4 * 4 * len(SIZES_PLAN.headline)
+    assert {task.implementation for task in by_task} == {OURS}
+    assert max(point.length + point.new_tokens for point in SIZES_PLAN.headline) <= SIZES_PLAN.positions
+    with torch.device("meta"):
+        for model, count in zip(SIZES_PLAN.models, (1_557_611_200, 774_030_080, 354_823_168, 124_439_808), strict=True):
+            assert model.parameters(SIZES_PLAN.vocabulary) == count
+            plan = replace(SIZES_PLAN, positions=1024)
+            assert contestants.ours("flash", model, plan).num_parameters() == count
+
+
+def test_each_row_is_of_one_model(sized):
+    assert [(row["model"], row["work"], row["variant"]) for row in sized[1]] == [
+        (model.name, point.work, variant) for model in SIZED.models for point in SIZED.headline
+        for variant in SIZED.variants]
+    cache = {(row["model"], row["variant"]): row["median"] for row in sized[1] if row["work"] == "cache"}
+    assert cache["gpt2-larger", "flash"] / cache["gpt2-tiny", "flash"] == pytest.approx(2 * 48 / 32, rel=1e-2)
+    assert measure(sized[0], SIZED) == sized[1]
+
+
+def test_the_page_by_size_has_a_table_for_each_work_with_a_row_for_each_model(sized):
+    text = (sized[0] / "README.md").read_text()
+    for work in dict.fromkeys(row["work"] for row in sized[1]):
+        section = text.split(f"## {work.replace('_', ' ').capitalize()}\n")[1].split("\n## ")[0]
+        lines = [line for line in section.splitlines() if line.startswith("| ")]
+        assert [line.split(" | ")[0].removeprefix("| ") for line in lines[2:]] == ["gpt2-tiny", "gpt2-larger"]
+        assert all(short(row["median"]) in section for row in sized[1] if row["work"] == work)
+        assert ", float32, " in section
+    assert "transformers'" not in text
+    assert {path.name for path in sized[0].glob("*.svg")} == {
+        "forward.svg", "generate.svg", "train_step.svg", "peak_memory.svg"}
+
+
+SIZES_MADE = [row("forward", OURS, variant, length, value, model=model) for model, length, variant, value in (
+    ("gpt2-xl", 512, "standard", 12.0), ("gpt2-xl", 512, "flash", 8.0), ("gpt2-xl", 8192, "standard", None),
+    ("gpt2-xl", 8192, "flash", 32.0), ("gpt2-xl", 8192, "flash_alibi", 40.0), ("gpt2", 512, "standard", 2.0),
+    ("gpt2", 512, "flash", 1.0), ("gpt2", 8192, "standard", 16.0), ("gpt2", 8192, "flash", 4.0))]
+
+
+def render_sizes(folder, rows):
+    write_rows(folder, rows)
+    write_about(folder, suite.describe(SIZES_PLAN, "c0ffee", "h2h bench somewhere --sizes"))
+    page.render(folder)
+    return (folder / "README.md").read_text()
+
+
+def test_the_page_by_size_holds_every_variant_against_flash(tmp_path):
+    text = render_sizes(tmp_path, SIZES_MADE)
+    for line in ("| gpt2-large | 36 | 20 | 1,280 | 774 |",
+                 "| model | parameters, M | standard, ms | / flash | flash, ms | / flash |",
+                 "| gpt2 | 124 | 2.00 | 2.000 | 1.00 | 1.000 |",
+                 "| gpt2-xl | 1,558 | 12.0 | 1.500 | 8.00 | 1.000 |",
+                 "| gpt2 | 124 | 16.0 | 4.000 | 4.00 | 1.000 | - | - |",
+                 "| gpt2-xl | 1,558 | out of memory | - | 32.0 | 1.000 | 40.0 | 1.250 |",
+                 "gpt2-xl has 12.5 times the parameters of gpt2. With flash it takes 8.00 ms for forward, 1 x 512 (8.0 "
+                 "times as long) and 32.0 ms for forward, 1 x 8,192 (8.0 times as long).",
+                 "Time over that of flash, forward, 1 x 8,192: in gpt2-xl flash_alibi 1.25; in gpt2 standard 4.00."):
+        assert line in text.splitlines()
+    assert "| forward, 1 x 8,192 | gpt2-xl | standard | headtohead | - | out of memory | ms | 30 |" in text
+    figure = (tmp_path / "forward.svg").read_text()
+    assert all(f">{label}<" in re.sub(r"<!-- (.*?) -->", r">\1<", figure) for label in ("124", "1,558", "1 x 8,192"))
+
+
+@pytest.mark.parametrize("kept", [0, 2, 3])
+def test_a_run_by_size_that_is_cut_off_has_a_page(tmp_path, kept):
+    text = render_sizes(tmp_path, SIZES_MADE[:kept])
+    assert "times the parameters" not in text
+    assert ("| gpt2-xl | 1,558 | 12.0 | 1.500 | 8.00 | 1.000 |" in text) == (kept > 1)
+
+
 slopes = st.floats(0.2, 3.0)
 
 
@@ -511,7 +620,8 @@ def test_the_tiny_run_has_a_page(tiny):
     page.render(folder)
     text = (folder / "README.md").read_text()
     assert all(short(found["median"]) in text for found in rows)
-    assert json.loads((folder / "about.json").read_text())["plan"]["width"] == 32
+    assert json.loads((folder / "about.json").read_text())["models"] == [
+        {"name": "gpt2-tiny", "layers": 1, "heads": 2, "width": 32, "parameters": 47_584}]
 
 
 def call(monkeypatch, *arguments):
@@ -526,13 +636,14 @@ def test_without_a_gpu_the_command_says_so(monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_command_measures_the_family(monkeypatch, tmp_path):
+@pytest.mark.parametrize(("flag", "plan"), [("--family", FAMILY_PLAN), ("--sizes", SIZES_PLAN)])
+def test_the_command_measures_the_family_or_the_sizes(monkeypatch, tmp_path, flag, plan):
     asked = []
     monkeypatch.setattr(suite, "gpu", lambda: CPU)
     monkeypatch.setattr(suite, "run", lambda folder, plan, device, *, commit, command: asked.append((plan, command)))
     monkeypatch.setattr(page, "render", lambda folder: None)
-    call(monkeypatch, tmp_path, "--family", "--commit", "c0ffee")
-    assert asked == [(FAMILY_PLAN, f"h2h bench {tmp_path} --family")]
+    call(monkeypatch, tmp_path, flag, "--commit", "c0ffee")
+    assert asked == [(plan, f"h2h bench {tmp_path} {flag}")]
 
 
 def test_the_command_renders_without_a_gpu(monkeypatch, made, capsys):

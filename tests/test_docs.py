@@ -47,6 +47,8 @@ COMMANDS = {
     r'h2h publish \S+ --command ".+" --took ".+"': "test_publish.py::test_the_command_publishes_this_commit",
     r"h2h bench \S+": "test_benchmark.py::test_every_work_runs_on_the_gpu",
     r"h2h bench \S+ --family": "test_benchmark.py::test_every_work_of_the_family_runs_on_the_gpu",
+    r"h2h bench \S+ --sizes":
+        "test_benchmark.py::test_every_work_of_the_sizes_runs_on_the_gpu_with_xls_heads_and_width",
     r"h2h bench \S+ --render": "test_benchmark.py::test_the_command_renders_without_a_gpu",
     r"make test-gpu": "it needs a GPU, and is what runs the tests of one",
     r"pip install setuptools wheel ninja": "no test installs anything",

@@ -37,6 +37,13 @@ def test_a_backend_is_named_or_left_to_dispatch(tmp_path):
     assert read_params(write(tmp_path, lambda raw: raw.update(backend="flex"))).asked_backend == "flex"
 
 
+def test_what_a_step_costs_follows_from_the_same_keys_whether_they_are_left_out_or_not():
+    explicit = read_params().presets["laptop"].train.step
+    assert explicit == {"article_weight": 0.0, "precision": "float32", "optimizer": "adamw", "weights": "float32",
+                        "gradient_checkpointing": False}
+    assert read_params().presets["smoke"].train.step == explicit
+
+
 def test_repeats_collapse_and_further_variants_join(tmp_path):
     def change(raw):
         raw["variants"]["wide"] = {"kernel": "flash", "positions": "alibi", "pattern": "window", "window": 100}

@@ -171,6 +171,17 @@ def test_a_measured_table_re_runs_the_variants_whose_choice_it_changes(clone):
     clone.reset()
 
 
+def test_a_profile_runs_again_if_a_training_step_costs_something_else(clone):
+    clone.edit("steps: 12\n", "steps: 14\n      optimizer: adamw\n")  # as without the key
+    clone.run("dvc", "repro", "fingerprint")
+    assert not {stage for stage in executed(clone.run("dvc", "repro", "--dry")) if stage.startswith("profile")}
+    clone.edit("      optimizer: adamw\n      batch_size", "      optimizer: adafactor\n      batch_size")
+    clone.run("dvc", "repro", "fingerprint")
+    assert {f"profile@{variant}" for variant in STUDY} <= set(executed(clone.run("dvc", "repro", "--dry")))
+    clone.reset()
+    clone.run("dvc", "repro", "fingerprint")
+
+
 def test_how_summaries_are_generated_leaves_training_alone(clone):
     clone.edit("max_new_tokens: 84, beams: 1", "max_new_tokens: 84, beams: 2")
     stages = executed(clone.run("dvc", "repro", "--dry"))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.flop_counter import FlopCounterMode
 
 import headtohead
@@ -44,7 +46,9 @@ SETTINGS = params.Profile(new_tokens=4, lengths=[16, 48, 24], batch_sizes=[3, 1]
                           min_repeats=4, min_seconds=0.0, precision="float32")
 LENGTH, VOCABULARY, END_OF_TEXT = 24, 64, 0
 EXAMPLES = [(np.arange(1, 21, dtype=np.int32), 14), (np.arange(3, 19, dtype=np.int32), 12)]  # 6 and 4 tokens count
-LESSON = Lesson(EXAMPLES, filler=END_OF_TEXT, length=LENGTH, precision="float32", article_weight=0.0)
+TRAIN = params.Train(steps=9, batch_size=7, accumulation=5, learning_rate=0.1, warmup_steps=3, weight_decay=0.1,
+                     article_weight=0.0, precision="float32", evaluations=1)
+LESSON = Lesson(EXAMPLES, filler=END_OF_TEXT, length=LENGTH, train=TRAIN)
 FLAT = {"forward_ms", "generate_ms", "first_token_ms", "tokens_per_s", "peak_memory_mb", "train_step_ms", "backend"}
 pytestmark = pytest.mark.usefixtures("server")
 
@@ -65,6 +69,10 @@ def tiny(device=CPU, layers=1, width=16, tile=(), **variant):
 def subject_of(model, **changes):
     return Subject(model, **{"prompt": torch.arange(48)[None] % VOCABULARY, "length": LENGTH, "lesson": LESSON,
                              "settings": SETTINGS} | changes)
+
+
+def lesson_with(**changes):
+    return replace(LESSON, train=TRAIN.model_copy(update=changes))
 
 
 def run_profile(model, tmp_path, device=CPU, **changes):
@@ -430,7 +438,7 @@ def test_profile_gives_the_contracts_keys_and_every_pass(profiled):
     assert flat["backend"] == details["backend"] == "sdpa"
     assert details.keys() == {"device", "dtype", "backend", "versions", "threads", "timings", "memory", "operations",
                               "nvml", "peaks", "attention_share", "layers", "seen_share", "cache_mb", "length_limit",
-                              "lengths_left_out", "pairs", "processes"}
+                              "lengths_left_out", "pairs", "processes", "train_step"}
     assert sizes(details["memory"]) == INFERRED + SWEPT + TRAINED
     assert sizes(details["timings"]) == [*INFERRED, *SWEPT, ("attention", 1, 16), ("attention", 1, LENGTH),
                                          ("lookup_pass", 1, LENGTH - 4), *TRAINED]
@@ -582,8 +590,27 @@ def test_a_step_is_the_trainings_on_real_examples_padded_to_one_length(tmp_path,
     assert {counted for shape, counted, _ in losses if shape[0] == 2} <= {12, 10, 8}
 
 
+@pytest.mark.parametrize(("changes", "optimizer", "weights", "dtype"), [
+    ({}, "AdamW", torch.float32, "float32"),
+    ({"optimizer": "adafactor", "gradient_checkpointing": True}, "Adafactor", torch.float32, "float32"),
+    ({"weights": "bfloat16", "devices": 2}, "AdamW", torch.bfloat16, "bfloat16"),
+])
+def test_a_step_is_the_presets_own_on_one_device(tmp_path, changes, optimizer, weights, dtype):
+    model, seen, passes = tiny(), set(), []
+    hook = register_optimizer_step_pre_hook(lambda own, *_: seen.add(
+        (type(own).__name__, own.param_groups[0]["params"][0].dtype, len(passes), passes.clear())))
+    model.transformer.h[0].mlp.register_forward_pre_hook(lambda module, _: module.training and passes.append(module))
+    _, details = run_profile(model, tmp_path, lesson=lesson_with(**changes))
+    hook.remove()
+    assert seen == {(optimizer, weights, 2 if changes.get("gradient_checkpointing") else 1, None)}
+    assert details["train_step"] == {"article_weight": 0.0, "precision": "float32", "optimizer": "adamw",
+                                     "weights": "float32", "gradient_checkpointing": False} | changes | {"devices": 1}
+    assert {row["dtype"] for row in details["timings"] if row["work"] == "train_step"} == {dtype}
+    assert {row["dtype"] for row in details["timings"] if row["work"] == "forward"} == {"float32"}
+
+
 def test_with_weight_on_the_article_every_token_but_the_first_counts(tmp_path, losses):
-    lesson = Lesson(EXAMPLES, END_OF_TEXT, LENGTH, "float32", article_weight=0.5)
+    lesson = lesson_with(article_weight=0.5)
     assert lesson.counted == 17
     run_profile(tiny(), tmp_path, lesson=lesson)
     assert {counted for shape, counted, _ in losses if shape[0] == 1} == {19, 15}
@@ -603,7 +630,7 @@ def test_a_step_clips_the_gradients_and_leaves_the_weights_all_but_as_they_are(m
 
 
 def test_bfloat16_is_weights_in_inference_and_autocast_in_training(tmp_path, engines, losses):
-    lesson = Lesson(EXAMPLES, END_OF_TEXT, LENGTH, "bfloat16", article_weight=0.0)
+    lesson = lesson_with(precision="bfloat16")
     _, details = run_profile(tiny(), tmp_path, lesson=lesson,
                              settings=SETTINGS.model_copy(update={"precision": "bfloat16"}))
     assert {state for _, _, state in losses} == {(True, torch.float32, True)}
@@ -941,7 +968,7 @@ def test_cuda_peak_is_exact_and_reset():
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_profile_on_cuda(tmp_path, precision):
-    lesson = Lesson(EXAMPLES, END_OF_TEXT, LENGTH, precision, article_weight=0.0)
+    lesson = lesson_with(precision=precision)
     flat, details = run_profile(tiny(width=128), tmp_path, CUDA, lesson=lesson,
                                 settings=SETTINGS.model_copy(update={"precision": precision}))
     assert flat.keys() == FLAT

@@ -340,6 +340,15 @@ def test_figure_3_says_where_steps_wait_for_python(run, params, device, ms, told
     assert told is None or told in report()
 
 
+@pytest.mark.parametrize(("devices", "told"), [
+    (1, []), (4, [", on one device, where training shares each batch of 8 among 4"]),
+    ("all", [", on one device, where training shares each batch of 8 among all"])])
+def test_that_a_step_is_timed_on_one_device_is_told_where_training_has_several(run, params, devices, told):
+    preset = params.chosen.model_copy(update={"train": params.chosen.train.model_copy(update={"devices": devices})})
+    reporting.build(params.model_copy(update={"presets": params.presets | {params.preset: preset}}))
+    assert re.findall(r", on one device[^.;]*", report()) == told
+
+
 def test_on_a_gpu_its_counters_are_shown_and_no_word_of_cpus(run, params):
     for name in SPEED:
         edit(f"data/details/{name}/efficiency.json", lambda profile: profile.update(

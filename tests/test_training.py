@@ -464,7 +464,7 @@ import numpy as np
 import torch
 from headtohead.attention import AttentionSpec
 from headtohead.models.gpt2 import from_scratch
-from headtohead.params import Model, Profile
+from headtohead.params import Model, Profile, Train
 from headtohead.profiling.passes import Passes
 from headtohead.profiling.training import Lesson, measure_training
 from headtohead.stage import run
@@ -473,7 +473,9 @@ def main():
     size = Model(pretrained=None, layers=2, width=64, heads=4, init_std=0.02, position_init_std=0.02, dropout=0.0)
     model = from_scratch(AttentionSpec(kernel="flash", positions="learned", pattern="full"), size, vocab_size=2048,
                          max_length=176, end_of_text=0, seed=1)
-    lesson = Lesson([(np.arange(176, dtype=np.int32), 130)], 0, 176, "float32", 0.0)
+    train = Train(steps=1, batch_size=1, accumulation=1, learning_rate=1.0, warmup_steps=0, weight_decay=0.0,
+                  article_weight=0.0, precision="float32", evaluations=1)
+    lesson = Lesson([(np.arange(176, dtype=np.int32), 130)], 0, 176, train)
     settings = Profile(new_tokens=1, lengths=[1], batch_sizes=[1], train_batch_sizes=[16], pairs=2, min_repeats=40,
                        min_seconds=0.0, precision="float32")
     faults = []

@@ -75,15 +75,16 @@ def publish(target: Path, command: str, took: str, commit: str | None) -> None:
     print(f"Written: {target}.md, {target}.json and the figures in {target}/")
 
 
-def bench(folder: Path, family: bool, render: bool, commit: str | None) -> None:
+def bench(folder: Path, kind: str | None, render: bool, commit: str | None) -> None:
     if not render:
         from headtohead.benchmark import suite
-        from headtohead.benchmark.plan import FAMILY_PLAN, Plan
+        from headtohead.benchmark.plan import FAMILY_PLAN, SIZES_PLAN, Plan
         from headtohead.reporting.publish import current_commit
         device, variants = suite.gpu(), read_params().variants
-        plan = FAMILY_PLAN if family else Plan({name: variants[name] for name in STUDY})
+        study = Plan({name: variants[name] for name in STUDY})
+        plan = {"family": FAMILY_PLAN, "sizes": SIZES_PLAN, None: study}[kind]
         suite.run(folder, plan, device, commit=commit or current_commit(),
-                  command=f"h2h bench {folder}{' --family' if family else ''}")
+                  command=f"h2h bench {folder}{f' --{kind}' if kind else ''}")
     from headtohead.benchmark import page
     page.render(folder)
     print(f"Written: {folder / page.PAGE} and its figures")
@@ -145,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_summarize(commands.add_parser("summarize", help="write summaries with a trained model"))
     _add_doctor(commands.add_parser("doctor", help="say what will run each variant here, and try whether it works"))
     _add_publish(commands.add_parser("publish", help="write the last run, without any text, as files to commit"))
-    _add_bench(commands.add_parser("bench", help="time GPT-2 small with each variant beside transformers, on a GPU"))
+    _add_bench(commands.add_parser("bench", help="time GPT-2 with each variant beside transformers, on a GPU"))
     return parser
 
 
@@ -251,7 +252,11 @@ def _add_publish(parser: argparse.ArgumentParser) -> None:
 def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=bench)
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="where to write; rows already there are kept")
-    parser.add_argument("--family", action="store_true", help="every kind of variant, each beside flash")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--family", action="store_const", const="family", dest="kind",
+                       help="every kind of variant, each beside flash")
+    kinds.add_argument("--sizes", action="store_const", const="sizes", dest="kind",
+                       help="GPT-2 small, medium, large and XL, by the number of parameters")
     parser.add_argument("--render", action="store_true", help="measure nothing: make the page again from the rows")
     parser.add_argument("--commit", help="commit of the code that runs, if it is not this repository as it is")
 

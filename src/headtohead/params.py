@@ -161,6 +161,12 @@ class Train(Section):
     weights: Precision = "float32"
     gradient_checkpointing: bool = False
 
+    @property
+    def step(self) -> dict[str, Any]:
+        """What the cost of a step in a given batch follows from, on one device: all that profiling reads of it."""
+        return self.model_dump(include={"article_weight", "precision", "optimizer", "weights",
+                                        "gradient_checkpointing"})
+
     @model_validator(mode="after")
     def _steps_hold_the_rest(self) -> Self:
         for name in ("warmup_steps", "evaluations"):

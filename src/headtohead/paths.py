@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SOURCE, PRETRAINED = Path("data/source.json"), Path("data/pretrained.json")
+STEP = Path("data/step.json")  # what the cost of a training step follows from
 VARIANTS = Path("data/variants")  # what each variant computes: VARIANT.json
 BACKENDS = Path("data/backends")  # what was measured here and concerns a variant: VARIANT.json
 MEASURED = ".cache/backends.json"  # everything that was measured here, for all presets

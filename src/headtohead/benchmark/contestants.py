@@ -17,7 +17,7 @@ from headtohead.attention.job import Job
 from headtohead.attention.plan import plan as planned_for
 from headtohead.attention.positions import alibi_slopes
 from headtohead.attention.spec import AttentionSpec
-from headtohead.benchmark.plan import OURS, Plan, Point, Task, tasks
+from headtohead.benchmark.plan import OURS, Architecture, Plan, Point, Task, tasks
 from headtohead.inference.engine import Engine
 from headtohead.inference.search import generate
 from headtohead.models.gpt2 import GPT2, compile_for_training, from_scratch, mixed
@@ -59,27 +59,28 @@ def ready(task: Task, plan: Plan, device: torch.device) -> Ready:
     ids = torch.randint(plan.vocabulary, (point.batch, point.length),
                         generator=torch.Generator().manual_seed(plan.seed)).to(device)
     with torch.device(device):  # so many random weights take seconds on a CPU
-        model = ours(task.variant, plan) if task.implementation == OURS else theirs(task.implementation, plan)
+        model = (ours(task.variant, task.model, plan) if task.implementation == OURS else
+                 theirs(task.implementation, task.model, plan))
     if point.work == "train_step":
         return _training(model, ids, plan)
     model = model.to(dtype).eval()
     return _by_engine(model, ids, point) if isinstance(model, GPT2) else _by_transformers(model, ids, point)
 
 
-def ours(variant: str, plan: Plan) -> GPT2:
-    """GPT-2 with the variant inside; random float32 weights, on the current default device."""
-    settings = Model(pretrained=None, layers=plan.layers, width=plan.width, heads=plan.heads, init_std=STD,
+def ours(variant: str, model: Architecture, plan: Plan) -> GPT2:
+    """A GPT-2 with the variant inside; random float32 weights, on the current default device."""
+    settings = Model(pretrained=None, layers=model.layers, width=model.width, heads=model.heads, init_std=STD,
                      position_init_std=STD, dropout=0.0)
     return from_scratch(plan.variants[variant], settings, vocab_size=plan.vocabulary, max_length=plan.positions,
                         end_of_text=plan.vocabulary - 1, seed=plan.seed)
 
 
-def theirs(implementation: str, plan: Plan) -> GPT2LMHeadModel:
+def theirs(implementation: str, model: Architecture, plan: Plan) -> GPT2LMHeadModel:
     """transformers' own GPT-2, as `ours`."""
     torch.manual_seed(plan.seed)
     return GPT2LMHeadModel(GPT2Config(
-        vocab_size=plan.vocabulary, n_positions=plan.positions, n_layer=plan.layers, n_head=plan.heads,
-        n_embd=plan.width, initializer_range=STD, attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0,
+        vocab_size=plan.vocabulary, n_positions=plan.positions, n_layer=model.layers, n_head=model.heads,
+        n_embd=model.width, initializer_range=STD, attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0,
         bos_token_id=plan.vocabulary - 1, eos_token_id=plan.vocabulary - 1,
         attn_implementation=implementation.removeprefix("transformers-")))
 
@@ -143,14 +144,15 @@ def attention(task: Task, plan: Plan, device: torch.device) -> tuple[Sequence[At
     """
     spec, length = plan.variants[task.variant], task.point.length
     if task.implementation == OURS:
-        return _dispatched(spec, task.point, plan, device)
+        return _dispatched(spec, task, plan, device)
     return [{"flash-attn": _flash_attn, "flex": _flex, "sdpa": _sdpa}[task.implementation](
-        spec, plan.heads, length, device)], None
+        spec, task.model.heads, length, device)], None
 
 
-def _dispatched(spec: AttentionSpec, point: Point, plan: Plan, device: torch.device
+def _dispatched(spec: AttentionSpec, task: Task, plan: Plan, device: torch.device
                 ) -> tuple[Sequence[Attention], str]:
-    layers = [planned_for(Job(layer, device, getattr(torch, plan.dtype), plan.heads, plan.width // plan.heads,
+    model, point = task.model, task.point
+    layers = [planned_for(Job(layer, device, getattr(torch, plan.dtype), model.heads, model.width // model.heads,
                               point.length, point.length, backward=point.work == "attention_backward",
                               batch=point.batch)) for layer in spec.depth(len(spec.layers) or 1)]
     return layers, " + ".join(dict.fromkeys(planned.backend for planned in layers))
@@ -184,9 +186,10 @@ def _sdpa(spec: AttentionSpec, heads: int, length: int, device: torch.device) ->
     return partial(scaled_dot_product_attention, is_causal=True)
 
 
-def queries_keys_values(point: Point, plan: Plan, device: torch.device, gradients: bool) -> list[Tensor]:
+def queries_keys_values(task: Task, plan: Plan, device: torch.device, gradients: bool) -> list[Tensor]:
     """Random q, k, v [batch, heads, length, head_dim], lying in memory as GPT-2's one projection leaves them."""
     torch.manual_seed(plan.seed)
-    shape = (point.batch, point.length, 3, plan.heads, plan.width // plan.heads)
+    model, point = task.model, task.point
+    shape = (point.batch, point.length, 3, model.heads, model.width // model.heads)
     projected = torch.randn(shape, device=device, dtype=getattr(torch, plan.dtype))
     return [part.transpose(1, 2).detach().requires_grad_(gradients) for part in projected.unbind(2)]

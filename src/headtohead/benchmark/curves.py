@@ -1,6 +1,6 @@
-"""Rows as curves against length, one for each contestant, and where two of them cross."""
+"""Rows as curves against length, or something else, one for each contestant, and where two of them cross."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 
 from headtohead.benchmark.plan import OURS
@@ -16,12 +16,16 @@ def name_of(row: Row) -> str:
     return f"{row['variant']} by {row['implementation']}" if library else str(row["implementation"])
 
 
-def curves(rows: Iterable[Row]) -> dict[str, Curve]:
-    """A curve for each name among rows of one work and one batch size, in the order of the rows."""
+def _length(row: Row) -> int:
+    return int(row["length"])
+
+
+def curves(rows: Iterable[Row], at: Callable[[Row], int] = _length) -> dict[str, Curve]:
+    """A curve for each name among rows of one work that differ in `at` alone, in the order of the rows."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(name_of(row), []).append(row)
-    return {name: _curve(sorted(own, key=lambda row: int(row["length"]))) for name, own in found.items()}
+    return {name: _curve(sorted(own, key=at), at) for name, own in found.items()}
 
 
 def crossings(named: Mapping[str, Curve]) -> Iterator[tuple[str, str, float]]:
@@ -36,7 +40,6 @@ def crossings(named: Mapping[str, Curve]) -> Iterator[tuple[str, str, float]]:
             ahead.reverse()
 
 
-def _curve(rows: Sequence[Row]) -> Curve:
-    return Curve([Point(row["length"], row["median"], row["p10"], row["p90"]) for row in rows
-                  if row["median"] is not None],
-                 [row["length"] for row in rows if row["median"] is None])
+def _curve(rows: Sequence[Row], at: Callable[[Row], int]) -> Curve:
+    return Curve([Point(at(row), row["median"], row["p10"], row["p90"]) for row in rows if row["median"] is not None],
+                 [at(row) for row in rows if row["median"] is None])

@@ -1,6 +1,6 @@
 """The benchmark's figures, as SVG that is the same for the same rows. A contestant looks alike in all of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -14,13 +14,14 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from headtohead.benchmark.curves import curves, name_of
 from headtohead.benchmark.plan import OURS
-from headtohead.benchmark.rows import Row
+from headtohead.benchmark.rows import Row, size_in_words
 from headtohead.reporting.drawing import COLOURS, GREY, MARKERS, OUTLINE, WIDTH, bare, legend, numbered, save
 from headtohead.reporting.sweeps import Curve
 from headtohead.reporting.tables import short
 
 OUTSIDE = {"transformers-eager": 4, "transformers-sdpa": 5}  # places in the palette; the variants have the first
 WHO = {"standard": 0, OURS: 1, "flash-attn": 4, "flex": 5, "sdpa": 6}  # the same, where the variant has its own panel
+BY_PARAMETERS = ("forward", "generate", "train_step", "peak_memory")  # works with a figure of models of several sizes
 DASHES = ("-", "-", "-", "-", (0, (5, 2)), (0, (2, 1.5)), (0, (5, 2, 1, 2)))  # ours are solid
 
 
@@ -45,6 +46,38 @@ def draw_family(rows: Sequence[Row], folder: Path) -> list[str]:
     drawn = {"shares": partial(shares, own)} if own else {}
     save(drawn, folder, **{"axes.grid.axis": "both"})
     return list(drawn)
+
+
+def draw_sizes(rows: Sequence[Row], parameters: Mapping[str, int], folder: Path) -> list[str]:
+    """The same of models of several sizes; `parameters` says how many each has."""
+    found = {work: [row for row in rows if row["work"] == work] for work in BY_PARAMETERS}
+    drawn = {work: partial(by_parameters, own, parameters) for work, own in found.items() if _drawable(own)}
+    save(drawn, folder, **{"axes.grid.axis": "both"})
+    return list(drawn)
+
+
+def _drawable(rows: Sequence[Row]) -> list[str]:
+    """The sizes of the work at which there was room for anything: logarithmic axes need a number."""
+    return list(dict.fromkeys(size_in_words(row) for row in rows if row["median"] is not None))
+
+
+def by_parameters(rows: Sequence[Row], parameters: Mapping[str, int]) -> Figure:
+    """One work's variants against the number of parameters, all axes logarithmic; a panel for each size of the work."""
+    sizes = _drawable(rows)
+    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+    panels = figure.subplots(1, len(sizes), squeeze=False)[0]
+    looks, counts = _looks(rows), sorted({parameters[row["model"]] for row in rows})
+    for size, axes in zip(sizes, panels, strict=True):
+        own = [row for row in rows if size_in_words(row) == size]
+        for name, curve in curves(own, at=lambda row: parameters[row["model"]]).items():
+            _draw(axes, curve, looks[name])
+        axes.set(xscale="log", yscale="log", title=size, xlabel="parameters, M")
+        axes.set_xticks(counts, [f"{count / 1e6:,.0f}" for count in counts])
+        _plainly_numbered(axes.yaxis)
+        axes.minorticks_off()
+    panels[0].set_ylabel(rows[0]["unit"])
+    legend(figure, max(panels, key=lambda axes: len(axes.lines)), columns=3)
+    return figure
 
 
 def shares(rows: Sequence[Row]) -> Figure:
@@ -76,7 +109,7 @@ def _dot(variant: str, variants: Sequence[str]) -> dict[str, Any]:
 def _plainly_numbered(*logarithmic: Axis) -> None:
     for axis in logarithmic:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.5g}"))
 
 
 def by_length(rows: Sequence[Row], label: str) -> Figure:

@@ -8,7 +8,7 @@ from typing import Any
 from headtohead.benchmark import figures
 from headtohead.benchmark.curves import crossings, curves
 from headtohead.benchmark.plan import LIBRARIES, OURS, TRANSFORMERS
-from headtohead.benchmark.rows import ABOUT, ROWS, Row, read_about, read_rows
+from headtohead.benchmark.rows import ABOUT, ROWS, Row, read_about, read_rows, size_in_words
 from headtohead.records import DataError
 from headtohead.reporting.page import fill
 from headtohead.reporting.tables import NOTHING, Table, joined, short
@@ -25,22 +25,95 @@ def render(folder: Path) -> None:
         DataError: one of the two files is missing or cannot be used; or the page cannot be written.
     """
     rows, about = read_rows(folder), read_about(folder)
-    family = about["plan"].get("family", False)
+    models = about.get("models", [about["plan"]])  # earlier files have the numbers of their one model in the plan
+    kind = "sizes" if len(models) > 1 else "family" if about["plan"].get("family") else "study"
     try:
-        drawn = figures.draw_family(rows, folder) if family else figures.draw_all(rows, folder)
-        own = {"works": by_work(rows)} if family else _study(rows, about)
-        text = fill("page.md.jinja", __package__, about=about, files=(ROWS, ABOUT), drawn=drawn, family=family,
-                    all_rows=all_rows(rows), name=_device(about), **own)
+        if kind == "sizes":
+            drawn = figures.draw_sizes(rows, {model["name"]: model["parameters"] for model in models}, folder)
+            own = _sizes(rows, sorted(models, key=lambda model: int(model["parameters"])))
+        elif kind == "family":
+            drawn, own = figures.draw_family(rows, folder), {"works": by_work(rows)}
+        else:
+            drawn, own = figures.draw_all(rows, folder), _study(rows, about)
+        text = fill("page.md.jinja", __package__, about=about, files=(ROWS, ABOUT), drawn=drawn, kind=kind,
+                    models=models, all_rows=all_rows(rows, kind == "sizes"), name=_device(about), **own)
         (folder / PAGE).write_text(text, encoding="utf-8")
     except OSError as error:
         raise DataError(f"{error.filename or folder} cannot be written: {error.strerror}") from error
 
 
-def _study(rows: Sequence[Row], about: Row) -> dict[str, Table]:
+def _study(rows: Sequence[Row], about: Row) -> dict[str, Any]:
     """The tables of the study's four."""
     headline = [_size(point) for point in about["headline"]]
     return {"headline": compared(rows, headline), "further": compared(rows, _others(rows, headline)),
             "attention": attention(rows), "crossed": crossed(rows)}
+
+
+def _sizes(rows: Sequence[Row], models: Sequence[Row]) -> dict[str, Any]:
+    """What the page of several models says; `models` are in order, the smallest first."""
+    works: dict[str, list[tuple[Table, str]]] = {}
+    for own in _by_size(rows):
+        works.setdefault(own[0]["work"], []).append((by_model(own, models), size_in_words(own[0])))
+    table = [[model["name"], *(f"{model[name]:,}" for name in ("layers", "heads", "width")), _millions(model)]
+             for model in models]
+    return {"works": works, "sentences": [grown(rows, models), beside_flash(rows, models)],
+            "architectures": Table(["model", "layers", "heads", "width", "parameters, M"], table)}
+
+
+def by_model(rows: Sequence[Row], models: Sequence[Row]) -> Table:
+    """One work at one size: for each model the median of each variant and its ratio to flash."""
+    variants = _variants(rows)
+    header = [cell for variant in variants for cell in (f"{variant}, {rows[0]['unit']}", "/ flash")]
+    table = []
+    for model in models:
+        if own := _of(model, rows):
+            cells = [_beside(_find(own, OURS, variant), _find(own, OURS, "flash")) for variant in variants]
+            table.append([model["name"], _millions(model), *chain(*cells)])
+    return Table(["model", "parameters, M", *header], table)
+
+
+def grown(rows: Sequence[Row], models: Sequence[Row]) -> str:
+    """How much longer flash takes in the largest model than in the smallest; empty if they are not measured."""
+    small, large = models[0], models[-1]
+    parts = []
+    for own in _by_size(row for row in rows if row["unit"] == "ms"):
+        before, after = (_find(_of(model, own), OURS, "flash") for model in (small, large))
+        if (ratio := _ratio(after, before, digits=1)) != NOTHING:
+            parts.append(f"{_cell(after)} ms for {_in_words(own[0], unit=False)} ({ratio} times as long)")
+    if not parts:
+        return ""
+    return (f"{large['name']} has {large['parameters'] / small['parameters']:.1f} times the parameters of "
+            f"{small['name']}. With flash it takes {joined(parts)}.")
+
+
+def beside_flash(rows: Sequence[Row], models: Sequence[Row]) -> str:
+    """The variants beside flash in the longest forward pass, in the largest and the smallest model; may be empty."""
+    forward = [row for row in rows if row["work"] == "forward"]
+    longest = [row for row in forward if row["length"] == max(row["length"] for row in forward)]
+    parts = []
+    for model in (models[-1], models[0]):
+        own = _of(model, longest)
+        ratios = {variant: _ratio(_find(own, OURS, variant), _find(own, OURS, "flash")) for variant in _variants(own)}
+        told = [f"{variant} {ratio}" for variant, ratio in ratios.items() if variant != "flash" and ratio != NOTHING]
+        if told:
+            parts.append(f"in {model['name']} {joined(told)}")
+    return f"Time over that of flash, {_in_words(longest[0], unit=False)}: {'; '.join(parts)}." if parts else ""
+
+
+def _of(model: Row, rows: Iterable[Row]) -> list[Row]:
+    return [row for row in rows if row["model"] == model["name"]]
+
+
+def _millions(model: Row) -> str:
+    return f"{model['parameters'] / 1e6:,.0f}"
+
+
+def _by_size(rows: Iterable[Row]) -> list[list[Row]]:
+    """The rows of each work at each size, in the order of the rows."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        found.setdefault(_size(row), []).append(row)
+    return list(found.values())
 
 
 def by_work(rows: Sequence[Row]) -> dict[str, tuple[Table, str]]:
@@ -54,8 +127,8 @@ def by_work(rows: Sequence[Row]) -> dict[str, tuple[Table, str]]:
 
 def by_variant(rows: Sequence[Row]) -> Table:
     """One work of ours: at each size the median of each variant and its ratio to flash, and the last over the first."""
-    sizes = [[row for row in rows if _size(row) == size] for size in dict.fromkeys(map(_size, rows))]
-    header = [cell for own in sizes for cell in (f"{_size_in_words(own[0])}, {own[0]['unit']}", "/ flash")]
+    sizes = _by_size(rows)
+    header = [cell for own in sizes for cell in (f"{size_in_words(own[0])}, {own[0]['unit']}", "/ flash")]
     table = []
     for variant in _variants(rows):
         cells = [_beside(_find(own, OURS, variant), _find(own, OURS, "flash")) for own in sizes]
@@ -144,11 +217,13 @@ def _lines(rows: Iterable[Row]) -> dict[tuple[Any, ...], list[Row]]:
     return {key: own for key, own in groups.items() if key[0] in BY_LENGTH}
 
 
-def all_rows(rows: Sequence[Row]) -> Table:
-    """Every row, in the file's order."""
-    return Table(["", "variant", "implementation", "backend", "median (p10 to p90)", "unit", "repeats"],
-                 [[_in_words(row, unit=False), row["variant"], row["implementation"], row.get("backend", NOTHING),
-                   _with_range(row), row["unit"], str(row["repeats"])] for row in rows], words=4)
+def all_rows(rows: Sequence[Row], several: bool) -> Table:
+    """Every row, in the file's order; `several` models are named."""
+    return Table(["", *(["model"] if several else []), "variant", "implementation", "backend", "median (p10 to p90)",
+                  "unit", "repeats"],
+                 [[_in_words(row, unit=False), *([row["model"]] if several else []), row["variant"],
+                   row["implementation"], row.get("backend", NOTHING), _with_range(row), row["unit"],
+                   str(row["repeats"])] for row in rows], words=5 if several else 4)
 
 
 def _size(point: Row) -> tuple[Any, ...]:
@@ -173,18 +248,12 @@ def _find(rows: Iterable[Row], implementation: str, variant: str | None = None) 
 def _in_words(row: Row, unit: bool = True) -> str:
     """"generate, batch 10 x 412 + 100, 5 beams, ms"."""
     beams = f", {row['beams']} beams" if row.get("beams", 1) > 1 else ""
-    size = f"{row['work'].replace('_', ' ')}, {_size_in_words(row)}{beams}"
+    size = f"{row['work'].replace('_', ' ')}, {size_in_words(row)}{beams}"
     return f"{size}, {row['unit']}" if unit else size
 
 
-def _size_in_words(row: Row) -> str:
-    """"10 x 412 + 100"."""
-    out = f" + {row['new_tokens']}" if row["new_tokens"] else ""
-    return f"{row['batch']} x {row['length']:,}{out}"
-
-
 def _sizes_in_words(rows: Iterable[Row]) -> str:
-    return joined(list(dict.fromkeys(map(_size_in_words, rows))))
+    return joined(list(dict.fromkeys(map(size_in_words, rows))))
 
 
 def _cell(row: Row | None) -> str:

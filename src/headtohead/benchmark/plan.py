@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from headtohead.attention.patterns import Form
@@ -11,6 +12,7 @@ OURS = "headtohead"
 STANDS_FOR = {"transformers-eager": "standard", "transformers-sdpa": "flash"}  # the same function as which variant
 TRANSFORMERS = tuple(STANDS_FOR)
 LIBRARIES = ("flash-attn", "flex", "sdpa")  # kernels called directly
+POSITIONS = 1024  # of GPT-2 as it was published
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,16 @@ FAMILY_POINTS = (
     Point("train_step", 4, 8192, rivals=()),
 )
 
+SIZES_POINTS = (
+    Point("forward", 1, 512, rivals=()),
+    Point("forward", 1, 8192, rivals=()),
+    Point("generate", 1, 412, 100, rivals=()),
+    Point("generate", 64, 412, 100, rivals=()),
+    Point("train_step", 8, 512, rivals=()),  # XL: about 25 GB of weights, gradients and moments, and 30 of activations
+    Point("peak_memory", 1, 8192, rivals=()),
+    Point("cache", 1, 8192, rivals=()),
+)
+
 
 def _flash(positions: str = "learned", **rest: Any) -> AttentionSpec:
     return AttentionSpec.model_validate({"kernel": "flash", "positions": positions} | rest)
@@ -90,11 +102,33 @@ FAMILY = {  # with numbers for 8,192 tokens; those of params.yaml are for short 
 
 
 @dataclass(frozen=True)
+class Architecture:
+    """A GPT-2 by its name on the hub: layers, heads in each, and width."""
+
+    name: str
+    layers: int
+    heads: int
+    width: int
+
+    def parameters(self, vocabulary: int) -> int:
+        """How many it has with learned positions for as many tokens as GPT-2 takes."""
+        block = 12 * self.width**2 + 13 * self.width  # two norms, four matrices and their biases
+        return (vocabulary + POSITIONS) * self.width + self.layers * block + 2 * self.width
+
+
+SMALL = Architecture("gpt2", 12, 12, 768)
+MODELS = (Architecture("gpt2-xl", 48, 25, 1600), Architecture("gpt2-large", 36, 20, 1280),
+          Architecture("gpt2-medium", 24, 16, 1024), SMALL)  # the largest first, in case that the run is cut off
+
+
+@dataclass(frozen=True)
 class Plan:
     """All numbers of the benchmark; those that stand here are of the published one, on GPT-2 small.
 
     Args:
         variants: ours, by name.
+        models: that the variants are put into, in the order in which they are measured. The page of several holds each
+            variant against `flash` by the model's size.
         family: whether the page is to hold each variant against `flash`, and not the study's four against transformers.
         headline: the points of the page's first table; they are measured first.
         dtype: of the weights in inference; in training, of autocast over float32 weights.
@@ -105,9 +139,7 @@ class Plan:
     variants: Mapping[str, AttentionSpec]
     headline: tuple[Point, ...] = HEADLINE
     rest: tuple[Point, ...] = REST
-    layers: int = 12
-    heads: int = 12
-    width: int = 768
+    models: tuple[Architecture, ...] = (SMALL,)
     vocabulary: int = 50_257
     positions: int = 16_384
     dtype: str = "bfloat16"
@@ -121,30 +153,34 @@ class Plan:
 
 # Fewer repeats, for much of it takes a second each.
 FAMILY_PLAN = Plan(FAMILY, FAMILY_POINTS, rest=(), min_repeats=10, family=True)
+SIZES_PLAN = Plan({"standard": _flash(kernel="eager")}
+                  | {name: FAMILY[name] for name in ("flash", "flash_alibi", "flash_local_global")},
+                  SIZES_POINTS, rest=(), models=MODELS, min_repeats=10, min_seconds=0.5)
 
 
 @dataclass(frozen=True)
 class Task:
-    """One row to measure: `variant` at `point` by `implementation`."""
+    """One row to measure: `variant` in `model` at `point` by `implementation`."""
 
     point: Point
     variant: str
     implementation: str
+    model: Architecture
 
     def __str__(self) -> str:
         point = self.point
         out = f" + {point.new_tokens}" if point.new_tokens else ""
         beams = f", {point.beams} beams" if point.beams > 1 else ""
-        return (f"{point.work}, {self.variant} by {self.implementation}, batch {point.batch}, "
+        return (f"{self.model.name}, {point.work}, {self.variant} by {self.implementation}, batch {point.batch}, "
                 f"{point.length:,}{out} tokens{beams}")
 
 
 def tasks(plan: Plan) -> Iterator[Task]:
     """Every row of the benchmark, in the order in which they are measured."""
-    for point in (*plan.headline, *plan.rest):
-        yield from (Task(point, variant, OURS) for variant in plan.variants)
+    for model, point in product(plan.models, (*plan.headline, *plan.rest)):
+        yield from (Task(point, variant, OURS, model) for variant in plan.variants)
         for rival in point.rivals:
-            yield from (Task(point, variant, rival) for variant in plan.variants if _does(rival, variant, plan))
+            yield from (Task(point, variant, rival, model) for variant in plan.variants if _does(rival, variant, plan))
 
 
 def _does(rival: str, variant: str, plan: Plan) -> bool:

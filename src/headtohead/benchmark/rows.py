@@ -19,14 +19,20 @@ COLUMNS = ("work", "variant", "implementation", "batch", "length", "new_tokens",
 
 def key_of(row: Row) -> Key:
     """What tells rows apart."""
-    return (*(row[name] for name in COLUMNS[:6]), row.get("beams", 1), row["dtype"])
+    return (row.get("model"), *(row[name] for name in COLUMNS[:6]), row.get("beams", 1), row["dtype"])
 
 
 def key_of_task(task: Task, dtype: str) -> Key:
     """`key_of` of the row that the task gives."""
     point = task.point
-    return (point.work, task.variant, task.implementation, point.batch, point.length, point.new_tokens, point.beams,
-            dtype)
+    return (task.model.name, point.work, task.variant, task.implementation, point.batch, point.length,
+            point.new_tokens, point.beams, dtype)
+
+
+def size_in_words(row: Row) -> str:
+    """"10 x 412 + 100"."""
+    out = f" + {row['new_tokens']}" if row["new_tokens"] else ""
+    return f"{row['batch']} x {row['length']:,}{out}"
 
 
 def read_rows(folder: Path) -> list[Row]:

@@ -37,7 +37,7 @@ from headtohead.progress import Bar, console
 
 GRAPH_MS = 2.0  # attention is repeated in one CUDA graph for about so long, so that launching the graph does not count
 DEVICE = ("gpu", "driver", "cuda", "processor", "cores", "python")
-IDENTITY = ("commit", "device", "versions", "plan", "variants")  # rows of another one are not kept
+IDENTITY = ("commit", "device", "versions", "plan", "models", "variants")  # rows of another one are not kept
 
 
 def gpu() -> torch.device:
@@ -87,6 +87,7 @@ def describe(plan: Plan, commit: str, command: str) -> Row:
     return {"commit": commit, "command": command, "device": {name: found[name] for name in DEVICE},
             "versions": machine.versions(),
             "plan": {name: value for name, value in numbers.items() if isinstance(value, int | float | str)},
+            "models": [asdict(model) | {"parameters": model.parameters(plan.vocabulary)} for model in plan.models],
             "variants": {name: spec.model_dump() for name, spec in plan.variants.items()},
             "headline": list(numbers["headline"])}
 
@@ -117,8 +118,9 @@ def measured(task: Task, plan: Plan, device: torch.device) -> Row:
     _release(device)
     measurement = Measurement(point.work, point.batch, point.length, point.new_tokens, plan.dtype,
                               "MB" if point.work in ("peak_memory", "cache") else "ms", taken.samples, taken.backend)
-    row: Row = {"work": point.work, "variant": task.variant, "implementation": task.implementation,
-                "batch": point.batch, "length": point.length, "new_tokens": point.new_tokens, "dtype": plan.dtype}
+    row: Row = {"model": task.model.name, "work": point.work, "variant": task.variant,
+                "implementation": task.implementation, "batch": point.batch, "length": point.length,
+                "new_tokens": point.new_tokens, "dtype": plan.dtype}
     if point.work == "generate":
         row |= {"beams": point.beams, "no_repeat_ngram": point.no_repeat_ngram}
     row |= measurement.spread
@@ -179,7 +181,7 @@ def _attention(task: Task, plan: Plan, device: torch.device) -> Taken:
     """
     backward = task.point.work == "attention_backward"
     layers, backend = contestants.attention(task, plan, device)
-    q, k, v = contestants.queries_keys_values(task.point, plan, device, backward)
+    q, k, v = contestants.queries_keys_values(task, plan, device, backward)
 
     def forward() -> None:
         for attend in layers:

@@ -80,7 +80,7 @@ def subject(params: Params, variant: str) -> Subject:
     layout = Layout(separator_ids(tokenizer), tokenizer.eos_token_id, length, preset.generate.max_new_tokens)
     rows = load_split("train")
     lesson = Lesson(make_examples(rows.select(range(min(EXAMPLES, len(rows)))), layout), tokenizer.pad_token_id, length,
-                    preset.train.precision, preset.train.article_weight)
+                    preset.train)
     return Subject(model, real_tokens(max(length, *preset.profile.lengths)), length, lesson, preset.profile)
 
 
@@ -125,6 +125,7 @@ def sweep(subject: Subject, device: torch.device, trace: Path, announce: Announc
     peaks = measure_peaks(device, getattr(torch, settings.precision))
     return passes.taken, rest | {
         "shape": shape, "peaks": peaks, "counted": subject.lesson.counted, "layers": len(shape.layers),
+        "train_step": subject.lesson.timed,
         "seen_share": round(shape.seen_share(subject.length), 6),
         "cache_mb": round(shape.kept_bytes(subject.length) / 2**20, 6),
         "device": _name(device), "threads": torch.get_num_threads(), "length_limit": model.length_limit,

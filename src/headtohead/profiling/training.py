@@ -1,4 +1,4 @@
-"""What a training step costs: Trainer's own step, as in training."""
+"""What a training step costs: Trainer's own step, as in training, on one device."""
 
 import tempfile
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from headtohead.models.batches import Example
 from headtohead.models.gpt2 import mixed
 from headtohead.params import Precision, Train
-from headtohead.profiling.measurement import Measurement, Unit
+from headtohead.profiling.measurement import Measurement, Row, Unit
 from headtohead.profiling.memory import peak_since, reset_peak
 from headtohead.profiling.passes import WARMUP, Passes, if_room
 from headtohead.profiling.timing import between, garbage_collector_paused, mark
@@ -35,41 +35,50 @@ class Lesson:
     Args:
         examples: real ones; batches are padded to `length` tokens.
         filler: token id that pads them.
-        precision, article_weight: as in `params.Train`.
+        train: the preset's training, whose steps these are.
     """
 
     examples: list[Example]
     filler: int
     length: int
-    precision: Precision
-    article_weight: float
+    train: Train
 
     @property
     def counted(self) -> float:
         """How many tokens of a sequence the loss counts, on average."""
-        return sum(len(sequence) - (1 if self.article_weight else prompt)
+        return sum(len(sequence) - (1 if self.train.article_weight else prompt)
                    for sequence, prompt in self.examples) / len(self.examples)
 
     def settings(self, batch: int) -> Train:
         """A training without an end in batches of `batch`."""
         return Train(steps=STEPS, batch_size=batch, accumulation=1, learning_rate=LEARNING_RATE, warmup_steps=0,
-                     weight_decay=0.0, article_weight=self.article_weight, precision=self.precision, evaluations=1)
+                     weight_decay=0.0, evaluations=1, **self.train.step)
+
+    @property
+    def timed(self) -> Row:
+        """What a timed step is, beside its batch."""
+        return self.train.step | {"devices": 1}
+
+    @property
+    def dtype(self) -> Precision:
+        """What a step computes in."""
+        return self.train.precision if self.train.weights == "float32" else self.train.weights
 
 
 def measure_training(model: "GPT2", lesson: Lesson, batch: int, passes: Passes) -> None:
     """Memory and time of the steps of one short training in batches of `batch`, from new optimizer moments.
 
     Args:
-        model: float32; it is moved to the device.
+        model: float32; it is moved to the device, and takes the dtype that its weights are trained in.
     """
     passes.announce(f"memory and time, train_step, batch {batch}, {lesson.length} tokens")
     watched = if_room(lambda: _train(model, lesson, batch, passes))
     model.zero_grad()  # if there was no room, the gradients are still there
     passes.release()
-    with mixed(passes.device, lesson.precision):
+    with mixed(passes.device, lesson.train.precision):
         backend = model.backend_for(lesson.length, training=True)
     taken: dict[Unit, tuple[float, ...]] = watched.taken if watched else {"MB": (), "ms": ()}
-    passes.taken += [Measurement("train_step", batch, lesson.length, 0, lesson.precision, unit, samples, backend)
+    passes.taken += [Measurement("train_step", batch, lesson.length, 0, lesson.dtype, unit, samples, backend)
                      for unit, samples in taken.items()]
 
 

@@ -131,11 +131,19 @@ def timed(results: Results, work: str) -> str:
     """The size at which a headline figure is timed: "batch 1, 256 tokens in, 32 out"."""
     profile, length = results.params.chosen.profile, results.length
     if work == "train_step":
-        return f"batch {max(profile.train_batch_sizes)}, {length} tokens in"
+        return f"batch {max(profile.train_batch_sizes)}, {length} tokens in{_on_one_device(results)}"
     if work == "forward":
         return f"batch 1, {length} tokens in"
     out = profile.new_tokens if work == "generate" else 1
     return f"batch 1, {length - profile.new_tokens} tokens in, {out} out"
+
+
+def _on_one_device(results: Results) -> str:
+    """Unless training uses one, too."""
+    train = results.params.chosen.train
+    if train.devices == 1:
+        return ""
+    return f", on one device, where training shares each batch of {train.batch_size} among {train.devices}"
 
 
 def training_steps(results: Results) -> Table:
