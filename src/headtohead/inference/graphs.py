@@ -48,7 +48,7 @@ class Afterwards:
 
     def __init__(self, flags: torch.Tensor) -> None:
         self._flags, self._seen = flags, torch.zeros_like(flags, device="cpu", pin_memory=True)
-        self._copied = torch.cuda.Event()
+        self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
     def __call__(self) -> bool:
         self._copied.synchronize()

@@ -1,8 +1,7 @@
 """Greedy search with prompt lookup (Saxena 2023): what follows an earlier occurrence of the latest tokens is drafted.
 
-Where the article offers nothing, the draft is what summaries most often go on with (`tokens/continuations.py`).
-
-A summary repeats its article, so the draft is often right. One pass runs the latest token and the draft; the model's
+A summary repeats its article, so the draft is often right; where the article offers nothing, it is what summaries most
+often go on with (`tokens/continuations.py`). One pass runs the latest token and the draft; the model's
 own choices after each of them are kept as far as the draft agrees with them, and one choice beyond it. So the tokens
 are those of greedy search, several in a pass (as in speculative decoding, Leviathan et al. 2023, without a second
 model). Drafting and acceptance are part of the CUDA graph.
