@@ -1,12 +1,14 @@
 """What a comparison of 1,000 trainings takes: the report, DVC, and `h2h run`, on results that are made up.
 
     python tests/thousand.py report [--trainings 1000]
+    python tests/thousand.py lock [--trainings 1000]
     python tests/thousand.py dvc [--trainings 1000]
     python tests/thousand.py run [--trainings 100]
 
 report: the real articles, baselines and scorers of the default preset; of every variant in params.yaml the summaries,
 scores, curves and times of so many trainings, made up with the sizes of real ones. Then `python -m stages.report`, and
-`h2h show`. dvc and run: stages that only write a file, of which a few read all, as in dvc.yaml.
+`h2h show`. lock: a dvc.lock of that size, from entries of the repository's own. dvc and run: the stages of dvc.yaml,
+which only write files.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +28,8 @@ from typing import Any
 import numpy as np
 import yaml
 from clone import Clone
+from closure import ROOT
+from dvc.utils.serialize import dump_yaml, load_yaml, modify_yaml
 from made_up import FALL, TRAINED_ON, curve, edit, make_efficiency, predict, random, write
 
 from headtohead.inputs import run_identity
@@ -45,11 +50,11 @@ MEGABYTE = 1_000_000  # of a synthetic stage's output
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["report", "dvc", "run"])
+    parser.add_argument("what", choices=["report", "lock", "dvc", "run"])
     parser.add_argument("--trainings", type=int, default=1000)
     arguments = parser.parse_args()
     with TemporaryDirectory(prefix="thousand-") as folder:
-        {"report": report, "dvc": dvc, "run": run}[arguments.what](Path(folder), arguments.trainings)
+        {"report": report, "lock": lock, "dvc": dvc, "run": run}[arguments.what](Path(folder), arguments.trainings)
 
 
 # --- the report
@@ -155,6 +160,22 @@ def put_together(scores: Sequence[dict[str, Any]], which: Array) -> dict[str, An
 
 # --- DVC, and `h2h run`
 
+
+def lock(folder: Path, trainings: int) -> None:
+    """What recording one stage takes: DVC reads and writes the whole file, with places and comments."""
+    file = folder / "dvc.lock"
+    content = load_yaml(ROOT / "dvc.lock")
+    [*_, training] = [entry for name, entry in content["stages"].items() if name.startswith("train@")]
+    content["stages"] |= {f"train@{number}": deepcopy(training) for number in range(trainings)}
+    dump_yaml(file, content)
+    started = time.process_time()
+    load_yaml(file)
+    read = time.process_time()
+    with modify_yaml(file):
+        pass
+    print(f"{size(file) / 1e6:.2f} MB; processor seconds: read {read - started:.1f}, "
+          f"record a stage {time.process_time() - read:.1f}")
+
 WRITE = """
 for out in "$@"; do
   case $out in
@@ -179,7 +200,7 @@ def stand_in(folder: Path, trainings: int) -> Clone:
         files = [next(iter(out)) if isinstance(out, dict) else out
                  for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
         stage["cmd"] = " ".join(["sh write.sh", *files, *parts.get(name, [])])
-    (clone.path / "dvc.yaml").write_text(yaml.safe_dump(pipeline), encoding="utf-8")
+    (clone.path / "dvc.yaml").write_text(yaml.safe_dump(pipeline, sort_keys=False), encoding="utf-8")
     clone.commit()
     return clone
 
@@ -189,7 +210,7 @@ def dvc(folder: Path, trainings: int) -> None:
     clone.run("dvc", "remote", "add", "-d", "storage", str(folder / "remote"))
     clone.commit()
     write_all(clone)
-    timed(clone, "dvc", "commit", "--quiet", "--force")  # as `dvc repro` ends, but dvc.lock is written once
+    timed(clone, "dvc", "commit", "--force")  # as `dvc repro` ends, but dvc.lock is written once
     for path in (clone.path / "dvc.lock", clone.path / ".dvc/cache/runs", clone.path / ".dvc/cache"):
         print(f"{path.relative_to(clone.path)}: {size(path) / 1e6:,.1f} MB")
     timed(clone, "dvc", "repro", "--quiet", "--force", "-s", "score@lead3")  # one stage, and dvc.lock is written
