@@ -52,8 +52,8 @@ def _some(name: str, seeds: list[int], results: Results) -> str:
 def _of_times(results: Results) -> Iterable[str]:
     found = timed(results.variants)
     if len(found) > 1:
-        yield (f"Times and memory were measured on different machines: {in_words(found)}. Each ratio is of pairs on one "
-               "machine and holds there; ms and MB do not compare between machines, nor does what is read off them "
+        yield (f"Times and memory were measured on different machines: {in_words(found)}. Each ratio is of pairs on "
+               "one machine and holds there; ms and MB do not compare between machines, nor does what is read off them "
                "by length and batch size.")
 
 
