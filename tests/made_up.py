@@ -24,6 +24,7 @@ SKILL = {"standard": 0.80, "flash": 0.80, "flash_alibi": 0.78, "flash_sparse": 0
 SPEED = {"standard": 4.0, "flash": 3.0, "flash_alibi": 3.1, "flash_sparse": 3.95}
 LUCK = 0.02  # sd over seeds of the share
 RUN = {"preset": "laptop", "data": "0" * 64}
+TRAINED_ON = {"device": "Virtual CPU", "threads": 1, "backend": "sdpa", "devices": 1}
 ACHIEVED = {"tflops": 0.05, "tflops_share": 0.25, "gb_per_s": 2.0, "gb_per_s_share": 0.05}
 FALL = (1.34, 0.63, 0.39, 0.19, 0.17, 0.148, 0.139, 0.136)  # validation losses of a training to its end
 STEPS = 1200
@@ -95,6 +96,7 @@ def make_training(root, ours, sets, share):
     rows[0]["summary"] += EVIL
     further = [{"set": name, **row} for name in sets if name != "test" for row in predict(sets[name][0], share, rng)]
     write(root / ours.predictions, rows)
+    write(root / ours.trained_on, TRAINED_ON)
     write(root / ours.curve, curve([loss + (1 - share) / 5 for loss in FALL]))
     scores = score([*rows, *further], [fact for _, facts in sets.values() for fact in facts],
                    read_articles(root / SUBSET), "en")
@@ -219,7 +221,8 @@ def _variant(spec, name, scores, seeds, ratios, noise, facts, words, curves):
     quality = {"rouge1": mean, "seeds": len(seeds)} | ({"fact_recall": mean} if facts else {})
     costs = {work: pairs(ratios.get(work, 1.0), 10.0, name, work, noise=noise)
              for work in ("forward", "first_token", "generate", "train_step", "memory")}
-    return Variant(name, quality, quality | {"summary_words": words}, spec, trainings, {}, {"pairs": costs})
+    return Variant(name, quality, quality | {"summary_words": words}, spec, trainings, {},
+                   {"pairs": costs, "device": "Virtual CPU", "threads": 2})
 
 
 def _columns(recall, facts):

@@ -165,7 +165,7 @@ def test_pairs_that_agree_while_all_is_slow_are_no_evidence():
     for slow, words in ((1.9, "faster"), (2.3, BUSY)):
         pairs = run.variants[1].profile["pairs"]
         slowed = [[slow * ours, slow * standard] for ours, standard in pairs["forward"]]
-        flash = replace(run.variants[1], profile={"pairs": {**pairs, "forward": slowed}})
+        flash = replace(run.variants[1], profile={**run.variants[1].profile, "pairs": {**pairs, "forward": slowed}})
         claims = judge(replace(run, variants=[run.variants[0], flash]))
         assert claims.costs["flash"]["forward"].words == words
         assert ("busy" in "".join(warnings(claims))) == (words == BUSY)

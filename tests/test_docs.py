@@ -53,7 +53,8 @@ COMMANDS = {
     r"make test-gpu": "it needs a GPU, and is what runs the tests of one",
     r"pip install setuptools wheel ninja": "no test installs anything",
     r"pip install --no-build-isolation flash-attn": "it needs CUDA's compiler, and no test installs anything",
-    r"python tests/(full_size|simulation|soak|soak_run)\.py.*": "it takes too long for a test, and is run by hand",
+    r"python tests/(full_size|simulation|soak|soak_run|thousand)\.py.*":
+        "it takes too long for a test, and is run by hand",
 }
 
 

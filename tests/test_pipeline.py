@@ -52,6 +52,8 @@ def test_every_file_of_the_contract_is_there(clone):
             model, tokenizer = headtohead.load(path / f"models/{variant}/{seed}")
             assert model.variant == headtohead.params.read_params(path / "params.yaml").variants[variant]
             assert len(tokenizer) == model.config.vocab_size
+            assert clone.json(f"data/predictions/{variant}/trained_on/{seed}.json") == {
+                **model.config.trained_on, "devices": 1}
         trained = [clone.json(f"data/details/{variant}/quality/{seed}.json") for seed in SEEDS]
         assert quality["rouge1"] == pytest.approx(sum(one["rouge1"] for one in trained) / len(SEEDS))
         efficiency = clone.json(f"metrics/variants/{variant}/efficiency.json")

@@ -17,7 +17,20 @@ import numpy as np
 import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
-from made_up import EVIL, LENGTH, SPEED, edit, make_efficiency, make_quality, make_run, make_sets, results, write
+from made_up import (
+    EVIL,
+    LENGTH,
+    SEEDS,
+    SPEED,
+    TRAINED_ON,
+    edit,
+    make_efficiency,
+    make_quality,
+    make_run,
+    make_sets,
+    results,
+    write,
+)
 from PIL import Image
 
 from headtohead import reporting
@@ -26,7 +39,7 @@ from headtohead.attention.patterns import Full, Window
 from headtohead.params import read_params
 from headtohead.paths import details
 from headtohead.records import DataError
-from headtohead.reporting import figures, patterns
+from headtohead.reporting import choice, figures, patterns
 from headtohead.reporting.claims import judge
 from headtohead.reporting.drawing import COLOURS, DASHES, MARKERS
 from headtohead.reporting.examples import changes_marked, facts_marked, side_by_side
@@ -66,6 +79,11 @@ def run(made, tmp_path, monkeypatch):
 def built(run, params):
     reporting.build(params)
     return run
+
+
+def opening(text):
+    """The first screen."""
+    return text.split("## Differences")[0]
 
 
 def report():
@@ -125,6 +143,23 @@ def test_without_prompt_lookup_there_is_no_section(run, params):
 def test_no_training_is_left_out(built):
     rows = re.findall(r"^\| (\w+) \| (\d+) \| 0\.\d{4} \|.* 1,200 \| 1,200 \|$", report(), re.MULTILINE)
     assert rows == [(name, seed) for name in SPEED for seed in ("13", "14", "15")]
+
+
+def test_of_many_trainings_the_spread_comes_first_and_no_row_is_left_out(built, params, monkeypatch):
+    few = report()
+    monkeypatch.setattr("headtohead.reporting.results.MANY", 11)  # there are 12
+    lines = Path("plots/learning_curves.svg").read_text(encoding="utf-8").count("<path")
+    reporting.build(params)
+    section = re.search(r"## Every training\n(.*?)\n## ", report(), re.DOTALL)[1]
+    recalls = sorted(row["fact_recall"] for seed in SEEDS
+                     for row in [json.loads(Path(f"data/details/flash/quality/{seed}.json").read_text())])
+    assert "| flash | 3 | {1:.3f} ({0:.3f} to {2:.3f}) |".format(*recalls) in section
+    rows = re.findall(r"^\| \w+ \| 1[345] \| .*$", few, re.MULTILINE)
+    assert len(rows) == 12
+    assert not [row for row in rows if row in section]
+    last = report().split("## Every training, one by one")[1]
+    assert re.findall(r"^\| \w+ \| 1[345] \| .*$", last, re.MULTILINE) == rows
+    assert Path("plots/learning_curves.svg").read_text(encoding="utf-8").count("<path") >= lines
 
 
 def test_the_page_stands_alone_and_obeys_no_article(built):
@@ -288,6 +323,56 @@ def test_without_facts_the_words_are_marked_that_differ_from_standards(tmp_path)
 def test_what_ran_in_inference_and_in_training_is_told(built):
     assert ("| flash | kernel: flash, positions: learned, pattern: full | torch sdpa "
             "| sdpa, then ours | flex, then ours | flex | Virtual CPU") in report()
+
+
+def test_what_trainings_ran_on_is_told(run, params):
+    write(run / "data/predictions/flash_alibi/trained_on/15.json", {**TRAINED_ON, "backend": "flex"})
+    reporting.build(params)
+    assert ("| trained on | attention by | trainings |\n| :--- | :--- | :--- |\n"
+            "| Virtual CPU, 1 thread | sdpa | standard 13, 14, 15; flash 13, 14, 15; flash_alibi 13, 14; flash_sparse "
+            "13, 14, 15 |\n| Virtual CPU, 1 thread | flex | flash_alibi 15 |\n") in report()
+    assert "different" not in opening(report())
+
+
+GPU = {"device": "NVIDIA H100", "threads": None, "backend": "flash-attn", "devices": 1}
+
+
+@pytest.mark.parametrize(("elsewhere", "on", "told"), [
+    ({"flash": (14,)}, {**TRAINED_ON, "threads": 2}, "Virtual CPU, 1 thread (standard, flash, seeds 13 and 15, "
+     "flash_alibi and flash_sparse) and Virtual CPU, 2 threads (flash, seed 14)."),
+    ({"flash_alibi": SEEDS}, GPU, "Virtual CPU, 1 thread (standard, flash and flash_sparse) and NVIDIA H100 "
+     "(flash_alibi), and on none of those of full attention flash_alibi, whose difference to it may be one of "
+     "machines."),
+    ({name: SEEDS for name in SPEED if name != "flash"}, {**GPU, "devices": 4}, "4 devices of NVIDIA H100 (standard, "
+     "flash_alibi and flash_sparse) and Virtual CPU, 1 thread (flash)."),
+    (dict.fromkeys(SPEED, SEEDS), GPU, None),
+    ({"standard": (13,)}, None, "not recorded (standard, seed 13) and Virtual CPU, 1 thread (standard, seeds 14 and "
+     "15, flash, flash_alibi and flash_sparse)."),
+])
+def test_trainings_on_machines_of_different_kinds_are_named_on_the_first_screen(run, params, elsewhere, on, told):
+    for name, seeds in elsewhere.items():
+        for seed in seeds:
+            write(run / f"data/predictions/{name}/trained_on/{seed}.json", on)
+    reporting.build(params)
+    begins = "Trained on machines of different kinds, which round differently: "
+    assert (begins in report()) == (told is not None)
+    if told:
+        assert f"> **{begins}{told}**" in opening(report())
+
+
+def test_times_of_different_machines_are_named_and_nothing_is_chosen_by_them(built, params, capsys):
+    make_efficiency(built, "flash_alibi", 3 * SPEED["flash_alibi"], 3 * SPEED["standard"])  # slower, and not busy
+    edit(details("flash_alibi", "efficiency"), lambda content: content.update(device="Other CPU, 4 cores", threads=4))
+    reporting.build(params)
+    told = ("Times and memory were measured on different machines: Virtual CPU, 2 cores, 2 threads (standard, flash "
+            "and flash_sparse) and Other CPU, 4 cores, 4 threads (flash_alibi). Each ratio is of pairs on one machine")
+    assert told in opening(report())
+    assert "busy" not in opening(report())
+    reporting.print_comparison(params)
+    assert told in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(DataError, match=r"times were taken on different machines, Virtual CPU.* dvc repro --force -s "
+                                        r"profile@standard profile@flash profile@flash_alibi profile@flash_sparse"):
+        choice.of_last_run(params)
 
 
 @pytest.mark.parametrize(("cut", "told", "warned"), [

@@ -53,6 +53,11 @@ class Run:
         return self.predictions.parent / "further" / self.predictions.name
 
     @property
+    def trained_on(self) -> Path:
+        """What the training ran on, as its model says."""
+        return self.predictions.parent / "trained_on" / f"{self.seed}.json"
+
+    @property
     def quality(self) -> Path:
         """Scores of this training alone, article by article."""
         return Path("data/details", self.variant, QUALITY, f"{self.seed}.json")

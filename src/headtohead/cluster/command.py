@@ -59,10 +59,14 @@ def _run(graph: Graph, todo: Graph, local: bool, per_gpu: int, keep_going: bool)
     if remote:
         push(set().union(*(graph[stage] for stage in todo)) - todo.keys())
     files = pack([preset.data.path, preset.model.pretrained])
+    records = Records(graph, pull=remote is not None)
     with Screen(len(todo), FOLDER / "logs") as screen:
-        tasks = Tasks(graph, todo, files, place, Slots(per_gpu, threads, is_small(preset.model)), screen,
-                      Records(graph, pull=remote is not None).add, keep_going)
-        return tasks.run()
+        tasks = Tasks(graph, todo, files, place, Slots(per_gpu, threads, is_small(preset.model)), screen, records.add,
+                      keep_going)
+        try:
+            return tasks.run()
+        finally:
+            records.sort()
 
 
 @contextmanager

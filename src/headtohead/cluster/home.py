@@ -4,13 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import yaml
-from dvc.utils.serialize import modify_yaml
+from dvc.utils.serialize import dumps_yaml, load_yaml, modify_yaml
 
 from headtohead.cluster.pipeline import FIRST, LAST, Graph, changed
+from headtohead.cluster.record import PULL
 
 LOCK = Path("dvc.lock")
 
@@ -27,26 +28,38 @@ class Records:
     """
 
     def __init__(self, graph: Graph, pull: bool) -> None:
-        self._graph, self._pull = graph, ["--pull"] if pull else []
-        self._known = set(yaml.safe_load(LOCK.read_text(encoding="utf-8"))["stages"])
+        self._graph, self._pull = graph, [PULL] if pull else []
+        self._known = set(read_lock())
 
     def add(self, stages: Sequence[str]) -> None:
         """Raises: RunError: DVC does not find their results in its run cache."""
-        command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *self._pull, "-s", *stages]
+        command = [sys.executable, "-m", "headtohead.cluster.record", *self._pull, *stages]
         # DVC runs commands by $SHELL: none can run here. An interruption is not to end it half-way.
         environment = {**os.environ, "SHELL": shutil.which("false") or "/bin/false"}
         done = subprocess.run(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               start_new_session=True)
         if done.returncode:
             raise RunError(f"DVC's run cache does not have the results of {', '.join(stages)}:\n{done.stdout[-2000:]}")
-        self._sort()
 
-    def _sort(self) -> None:
+    def sort(self) -> None:
         """Put the new entries of dvc.lock in the order in which `dvc repro` adds them, whichever ended first."""
         with modify_yaml(LOCK) as lock:
             entries = lock["stages"]
             for stage in [stage for stage in self._graph if stage in entries and stage not in self._known]:
                 entries[stage] = entries.pop(stage)
+
+
+def read_lock() -> dict[str, Any]:
+    """The entries of dvc.lock by stage."""
+    entries: dict[str, Any] = load_yaml(LOCK)["stages"]
+    return entries
+
+
+def as_lock(entries: Mapping[str, Any], stages: Iterable[str]) -> bytes:
+    """A dvc.lock that has the entries of `stages` alone."""
+    own = {stage: entries[stage] for stage in sorted(stages) if stage in entries}
+    text: str = dumps_yaml({"schema": "2.0", "stages": own})
+    return text.encode()
 
 
 def reproduce(*stages: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from headtohead.cluster.home import LOCK
+from headtohead.cluster.home import as_lock, read_lock
 from headtohead.cluster.pipeline import Graph
 from headtohead.cluster.screen import Screen
 from headtohead.cluster.slots import PROFILE, Slots
@@ -74,11 +74,9 @@ class Tasks:
                 if self.keep_going or not self.failed:
                     ready = order.get_ready()
                     profiles += [stage for stage in ready if _is_profile(stage)]
-                    for stage in ready:
-                        if not _is_profile(stage):
-                            self._start(stage)
+                    self._start([stage for stage in ready if not _is_profile(stage)])
                     if not self._running and profiles:  # nothing runs beside what is timed
-                        self._start(profiles.pop(0))
+                        self._start([profiles.pop(0)])
                 if not self._running:
                     break
                 for stage in self._finished(LOOK):
@@ -87,13 +85,20 @@ class Tasks:
                     raise KeyboardInterrupt
         return self.failed
 
-    def _start(self, stage: str) -> None:
+    def _start(self, stages: Sequence[str]) -> None:
+        if stages:
+            entries = read_lock()  # once, because with many trainings it takes seconds
+            for stage in stages:
+                self._start_one(stage, as_lock(entries, {stage, *self.graph[stage]}))
+
+    def _start_one(self, stage: str, lock: bytes) -> None:
+        """Start a task; `lock` is a dvc.lock of what concerns it, because DVC writes all of it anew in the clone."""
         place = self.place
         if _is_profile(stage):  # as `dvc repro` does here
             place = dataclasses.replace(place, environment=dict(os.environ), whole=True)
         options = self.slots.needs(stage) | {"max_retries": TRIES - 1, "retry_exceptions": [Lost], "name": stage}
         self._running[ray.remote(remote_stage).options(**options).remote(
-            stage, self.graph[stage], self._files, LOCK.read_bytes(), place, self._news)] = stage
+            stage, self.graph[stage], self._files, lock, place, self._news)] = stage
 
     def _finished(self, seconds: float) -> list[str]:
         """The stages that have succeeded by now; waits so long for the first one."""

@@ -63,7 +63,7 @@ def run_stage(stage: str, needed: Collection[str], files: bytes, lock: bytes, pl
     Args:
         needed: the stages whose outputs it reads.
         files: from `snapshot.pack`.
-        lock: dvc.lock as it is by now.
+        lock: a dvc.lock with the entries of the stage and of those in `needed`, as they are by now.
         tell: is called with the stage, the kind of news (began, said, progress) and a text.
 
     Returns:

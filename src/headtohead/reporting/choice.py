@@ -11,6 +11,7 @@ from headtohead.choosing.grid import Cost, Grid, NotMeasuredError, Size
 from headtohead.choosing.rule import Choice, Judged, Option, Situation, choose
 from headtohead.params import Margins, Params, as_option, seeds_from
 from headtohead.records import DataError
+from headtohead.reporting import machines
 from headtohead.reporting.claims import CONTROL, ENOUGH_SEEDS, judge, margin_of, next_seeds, what_would_tell
 from headtohead.reporting.publish import record
 from headtohead.reporting.report import print_table
@@ -60,10 +61,15 @@ def of_last_run(params: Params) -> dict[str, Any]:
     """The record of the last run, as `publish` would write it.
 
     Raises:
-        DataError: a stage has not run, or files are from different runs.
+        DataError: a stage has not run, files are from different runs, or times from different machines.
     """
     check_headline(params)
-    return record(judge(read_results(params, whole=False)), {})
+    results = read_results(params, whole=False)
+    if len(found := machines.timed(results.variants)) > 1:
+        stages = " ".join(f"profile@{variant.name}" for variant in results.variants)
+        raise DataError(f"times were taken on different machines, {machines.in_words(found)}, and a choice compares "
+                        f"them; take them anew on one: dvc repro --force -s {stages}, then dvc repro")
+    return record(judge(results), {})
 
 
 def of_file(path: Path) -> dict[str, Any]:

@@ -180,7 +180,8 @@ def judge(results: Results) -> Claims:
         if measure != results.primary and _known(measure, results.variants):
             found = _secondary(measure, rest, control, margin_of(measure, results.params.margins))
             others[measure] = _of_each_kernel(found, rest)
-    costs = {variant.name: _costs(variant, results.params.margins, _quiet(results)) for variant in results.variants}
+    costs = {variant.name: _costs(variant, results.params.margins, _quiet(results, variant.timed_on))
+             for variant in results.variants}
     return Claims(results, quality, others, costs, below_lead, cut_off)
 
 
@@ -238,7 +239,8 @@ def _barred(comparison: Comparison, seeds: int, falling: set[str], name: str, le
 def _secondary(measure: str, functions: Mapping[str, list[Variant]], control: list[Variant], margin: float,
                ) -> dict[str, Comparison]:
     """For their intervals; no verdict is given on these measures."""
-    return {name: _restored(compare(_better(measure, kernels), _better(measure, control), margin), measure)
+    against = _better(measure, control)
+    return {name: _restored(compare(_better(measure, kernels), against, margin), measure)
             for name, kernels in functions.items()}
 
 
@@ -289,9 +291,10 @@ def _costs(variant: Variant, margins: Margins, quiet: Mapping[str, float]) -> di
     return costs
 
 
-def _quiet(results: Results) -> dict[str, float]:
-    """Standard's time in each work beside the variant beside which it was shortest."""
-    return {work: min((_beside(pairs) for variant in results.variants if (pairs := variant.pairs(work))), default=inf)
+def _quiet(results: Results, machine: str) -> dict[str, float]:
+    """Standard's time in each work beside the variant beside which it was shortest on this machine."""
+    there = [variant for variant in results.variants if variant.timed_on == machine]
+    return {work: min((_beside(pairs) for variant in there if (pairs := variant.pairs(work))), default=inf)
             for work in COSTS}
 
 

@@ -1,11 +1,12 @@
 """The report's first tables: quality and cost of every variant, and every training."""
 
 from collections.abc import Iterable, Mapping
+from statistics import median
 
 from headtohead.quality.measures import BLEU, FACT_RECALL, LOSS, ROUGE
 from headtohead.reporting.claims import CONTROL, Claims
 from headtohead.reporting.results import Results, System, Training, Variant
-from headtohead.reporting.tables import LABELS, NOTHING, Table, give_or_take, short
+from headtohead.reporting.tables import LABELS, NOTHING, Table, bracketed, give_or_take, short
 
 SHOWN = (ROUGE[0], ROUGE[3], BLEU, LOSS)  # beside the primary measure
 FLAT = {"forward": "forward_ms", "first_token": "first_token_ms", "generate": "generate_ms",
@@ -88,14 +89,30 @@ def differences(claims: Claims) -> Table:
                  [[name, *(claims.shown(measure, name) for measure in measures)] for name in claims.quality])
 
 
+def spreads(results: Results) -> Table:
+    """The lowest, median and highest score over each variant's trainings."""
+    rows = []
+    for variant in results.variants:
+        cells = []
+        for name in _measures(results):
+            scores = [training.details[name] for training in variant.trainings]
+            cells.append(bracketed(f"{median(scores):.3f}", f"{min(scores):.3f}", f"{max(scores):.3f}"))
+        rows.append([variant.name, f"{len(variant.trainings):,}", *cells])
+    return Table(["variant", "trainings", *(LABELS[name] for name in _measures(results))], rows)
+
+
 def trainings(results: Results) -> Table:
     """Every training: its scores, and where its validation loss was lowest."""
-    measures = [name for name in (FACT_RECALL, *ROUGE, BLEU, LOSS) if name in results.standard.quality]
+    measures = _measures(results)
     rows = [[variant.name, str(training.seed), *(f"{training.details[name]:.4f}" for name in measures),
              f"{training.details['summary_words']:.1f}", *_lowest(training)]
             for variant, training in all_trainings(results)]
     return Table(["variant", "seed", *(LABELS[name] for name in measures), "words", "lowest validation loss", "at step",
                   "of"], rows, words=1)
+
+
+def _measures(results: Results) -> list[str]:
+    return [name for name in (FACT_RECALL, *ROUGE, BLEU, LOSS) if name in results.standard.quality]
 
 
 def all_trainings(results: Results) -> Iterable[tuple[Variant, Training]]:

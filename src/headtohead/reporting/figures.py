@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -262,16 +264,28 @@ def _window(variant: Variant, layers: int) -> int | None:
 
 
 def learning_curves(results: Results) -> Figure:
-    """Validation loss by step: a line for every training."""
+    """Validation loss by step: a line for every training; if there are many, thin ones, and each variant's median."""
     figure, axes = drawing.one()
     for place, variant in enumerate(results.variants):
-        for number, training in enumerate(variant.trainings):
-            steps, losses = zip(*training.validation, strict=True)
-            axes.plot(steps, losses, color=COLOURS[place], linestyle=DASHES[place], marker=MARKERS[place],
+        curves = [training.validation for training in variant.trainings]
+        if results.many:
+            for curve in curves:
+                axes.plot(*zip(*curve, strict=True), color=COLOURS[place], linewidth=0.3, alpha=0.4)
+            curves = [_median(curves)]
+        for number, curve in enumerate(curves):
+            axes.plot(*zip(*curve, strict=True), color=COLOURS[place], linestyle=DASHES[place], marker=MARKERS[place],
                       markersize=3.5, linewidth=1.0, label=None if number else variant.name)
     axes.set(xlabel="training step", ylabel="validation loss, nats per token")
     legend(figure, axes)
     return figure
+
+
+def _median(curves: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:
+    """Of the losses at each step."""
+    losses: dict[float, list[float]] = {}
+    for step, loss in chain.from_iterable(curves):
+        losses.setdefault(step, []).append(loss)
+    return [(step, median(losses[step])) for step in sorted(losses)]
 
 
 def _sweep(results: Results, draw: sweeps.Draw, x: str, y: str) -> Figure:

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping
 from math import inf, log
 
 from headtohead.quality.measures import ROUGE
+from headtohead.reporting import machines
 from headtohead.reporting.claims import BUSY, CONTROL, COSTS, Claims, Cost
 from headtohead.reporting.results import Variant
-from headtohead.reporting.tables import joined
+from headtohead.reporting.tables import joined, spans
 from headtohead.statistics import Comparison
 
 GAINS = {"generate": "generation takes {} times as long", "forward": "a forward pass takes {} times as long",
@@ -198,6 +199,7 @@ def warnings(claims: Claims) -> list[str]:
                      f"{joined(unclear)} no time or memory is claimed.")
     if claims.below_lead and len(claims.below_lead) < len(results.variants):
         found.append(f"Below Lead-3, so not recommended: {joined(sorted(claims.below_lead))}.")
+    found += machines.warnings(results)
     cut = results.test["cut"] / results.test["articles"]
     if cut > MOST_CUT:
         found.append(f"{cut:.0%} of the test articles were cut: the models could not see the rest of them.".replace(
@@ -206,7 +208,7 @@ def warnings(claims: Claims) -> list[str]:
 
 
 def _trainings(falling: Mapping[str, list[int]]) -> Iterable[str]:
-    return (f"{name} (seed{'s' * (len(seeds) > 1)} {joined([str(seed) for seed in seeds])})"
+    return (f"{name} (seed{'s' * (len(seeds) > 1)} {joined(spans(seeds))})"
             for name, seeds in falling.items())
 
 

@@ -13,6 +13,7 @@ from headtohead.reporting import (
     endings,
     examples,
     lookup,
+    machines,
     provenance,
     study,
     sweeps,
@@ -115,6 +116,6 @@ def contents(claims: Claims) -> dict[str, Any]:
         "margin": margin_of(results.primary, results.params.margins),
         "scored_as": "" if results.language == ENGLISH else f"; scored as language {results.language}",
         "breakdowns": breakdowns, "comparison": comparison, "dispatch": dispatch, "examples": examples,
-        "lookup": lookup, "provenance": provenance, "study": study, "sweeps": sweeps, "tables": tables,
-        "windows": windows,
+        "lookup": lookup, "machines": machines, "provenance": provenance, "study": study, "sweeps": sweeps,
+        "tables": tables, "windows": windows,
     }

@@ -33,16 +33,23 @@ from headtohead.quality.reading import read_predictions
 from headtohead.records import DataError, read_jsonl
 
 SHOWN_ARTICLES = 3
+MANY = 100  # trainings, more than anyone reads one by one
 NAMES = dict(zip(BASELINES, ("Lead-3", "untrained"), strict=True))  # as the report calls them
 
 
 @dataclass(frozen=True)
 class Training:
-    """One training: its scores as `quality.scoring.score` returns them, and its learning curve, one row per step."""
+    """One training: its learning curve, one row per step, and its scores.
+
+    `details` are as `quality.scoring.score` returns them, without single facts and the articles of further sets; the
+    columns of the test set's articles are arrays, without their ids.
+    `trained_on` has the device, how many devices, the threads on a CPU, and the backend; None if that is not known.
+    """
 
     seed: int
     details: dict[str, Any]
     curve: list[dict[str, float]]
+    trained_on: dict[str, Any] | None = None
 
     @property
     def validation(self) -> list[tuple[float, float]]:
@@ -94,6 +101,11 @@ class Variant(System):
         """Every timing of `work`, except those that ran out of memory."""
         return [timing for timing in self.profile["timings"]
                 if timing["work"] == work and not timing.get("out_of_memory")]
+
+    @property
+    def timed_on(self) -> str:
+        """The machine that its times were taken on: "AMD EPYC, 2 cores, 2 threads"."""
+        return f"{self.profile['device']}, {self.profile['threads']} threads"
 
     def computes_as(self, other: "Variant") -> bool:
         """Whether nothing but the kernel differs."""
@@ -151,6 +163,11 @@ class Results:
         return str(self.standard.details["scorer"]["language"])
 
     @property
+    def many(self) -> bool:
+        """Whether there are so many trainings that a reader wants their spread first."""
+        return sum(len(variant.trainings) for variant in self.variants) > MANY
+
+    @property
     def has_facts(self) -> bool:
         return FACT_RECALL in self.standard.quality
 
@@ -200,7 +217,8 @@ def check_headline(params: Params) -> None:
 
 def _variant(name: str, spec: AttentionSpec, seeds: Iterable[int], whole: bool) -> Variant:
     runs = [Run(name, seed) for seed in seeds]
-    trainings = [Training(run.seed, _json(run.quality), _curve(run.curve)) for run in runs]
+    trainings = [Training(run.seed, _scores(run.quality), _curve(run.curve), _json(run.trained_on))
+                 for run in runs]
     summaries = {row["id"]: row["summary"] for row in read_predictions(runs[0].predictions)} if whole else {}
     return Variant(name, _json(metrics(name, QUALITY)), _json(details(name, QUALITY)), spec, trainings,
                    _json(metrics(name, EFFICIENCY)), _json(details(name, EFFICIENCY)), summaries,
@@ -225,6 +243,17 @@ def _check_one_run(params: Params, variants: Sequence[Variant], baselines: Mappi
 def _mixture(file: Path, found: str, wanted: Any) -> DataError:
     return DataError(f"{file} is of {found}, where the rest of this run has {wanted}: results of two runs do not "
                      "compare; `dvc repro` makes them of one")
+
+
+def _scores(path: Path) -> dict[str, Any]:
+    """See `Training`; what nothing here reads would take most of the memory if there are many trainings."""
+    details: dict[str, Any] = _json(path)
+    for part in (details, *details["further"].values()):
+        part.pop("by_fact", None)
+    for part in details["further"].values():
+        del part["articles"]
+    details["articles"] = {name: np.asarray(column) for name, column in details["articles"].items() if name != "id"}
+    return details
 
 
 def _curve(path: Path) -> list[dict[str, float]]:

@@ -79,6 +79,17 @@ def bracketed(number: str, low: str, high: str) -> str:
     return f"{number} ({low}\u00a0to\u00a0{high})"
 
 
+def spans(values: Sequence[int]) -> list[str]:
+    """"13", "14", "20 to 29": whole numbers in order, four or more in a row by their ends."""
+    rows: list[list[int]] = []
+    for value in sorted(values):
+        if rows and value == rows[-1][-1] + 1:
+            rows[-1].append(value)
+        else:
+            rows.append([value])
+    return [text for row in rows for text in ([f"{row[0]} to {row[-1]}"] if len(row) > 3 else map(str, row))]
+
+
 def joined(names: Sequence[str]) -> str:
     """"a, b and c"."""
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
