@@ -159,12 +159,13 @@ def test_it_ends_as_dvc_repro_does_though_tasks_fail_and_are_killed(repository, 
 
 
 @needs_ray
-def test_interrupted_once_it_records_what_has_finished(repository):
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM], ids=["a user", "a scheduler"])
+def test_interrupted_once_it_records_what_has_finished(repository, by):
     repository.flag("wait-b-1", "wait-b-2")
     process = repository.start("h2h", "run")
     while not all((repository.scratch / f"running-b-{seed}").exists() for seed in (1, 2)):
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(by)
     output, _ = process.communicate()
     assert process.returncode == 130
     assert "stopped; what has finished is recorded" in output
