@@ -17,7 +17,8 @@ from clone import ENVIRONMENT, executed
 from closure import ROOT
 
 from headtohead import cli
-from headtohead.cluster import pipeline
+from headtohead.cluster import pipeline, task
+from headtohead.progress import PROGRESS
 
 needs_ray = pytest.mark.skipif(not cli.find_spec("ray"), reason="needs Ray: pip install -e '.[cluster]'")
 
@@ -132,6 +133,16 @@ def test_what_reads_a_changed_stage_is_out_of_date_too(monkeypatch):
              "report": {"generate@a", "train@b-1"}}
     monkeypatch.setattr(pipeline, "changed", lambda: {"fingerprint", "train@a-1"})
     assert pipeline.out_of_date(graph) == {"train@a-1": set(), "generate@a": {"train@a-1"}}
+
+
+def test_a_process_that_has_closed_its_output_is_waited_for_quietly(tmp_path):
+    told = []
+    (tmp_path / PROGRESS).parent.mkdir(parents=True)
+    (tmp_path / PROGRESS).touch()
+    code, said = task._follow(["sh", "-c", "echo so far; exec >&- 2>&-; sleep 1; exit 3"], tmp_path, dict(os.environ),
+                              lambda *news: told.append(news))
+    assert (code, said) == (3, "so far\n")
+    assert told == [("said", "so far\n"), ("said", "")]
 
 
 @needs_ray
