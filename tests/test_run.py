@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -217,6 +218,23 @@ def test_two_nodes_share_nothing_but_a_remote(repository, expected):
     assert list(remote.glob("files/md5/*"))
     used = [node for node in (0, 1) if list((repository.path.parent / f"node{node}").rglob("cache/files"))]
     assert used == [0, 1]
+
+
+@needs_ray
+def test_a_node_that_goes_while_machines_are_compared_is_no_error(monkeypatch):
+    from ray.exceptions import TaskUnschedulableError
+
+    from headtohead.cluster import slots
+
+    def get(asked):
+        raise TaskUnschedulableError("the node does not exist any more")
+
+    remote = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda: None))
+    nodes = [{"NodeID": "11", "Alive": True, "NodeManagerHostname": "n2"}]
+    monkeypatch.setattr(slots, "_here", lambda: "00")
+    monkeypatch.setattr(slots, "NodeAffinitySchedulingStrategy", lambda *_, **__: None)
+    monkeypatch.setattr(slots, "ray", SimpleNamespace(nodes=lambda: nodes, remote=lambda _: remote, get=get))
+    assert slots.compare_machines() == ["n2 has gone; the others do the work"]
 
 
 @needs_ray
