@@ -19,9 +19,13 @@ import psutil
 from clone import Clone, contents
 from soak import RESULTS
 
+from headtohead.cluster.pipeline import FIRST
+
 PORT = 6399
 STAGES = tuple(f"ray::{kind}" for kind in ("tokenize", "baselines", "train", "generate", "score", "profile"))
 PATIENCE = 30.0  # seconds that nodes may take to find each other
+LOOK = 0.2  # seconds between two looks at what has ended
+PAUSE = 5.0  # seconds at most from there to a kill
 
 
 def main() -> None:
@@ -35,9 +39,8 @@ def main() -> None:
         del clone.environment["TMPDIR"]  # sockets' paths must be short
         started = time.monotonic()
         clone.run("dvc", "repro")
-        duration = time.monotonic() - started
         expected, lock = contents(clone.path, *RESULTS), names(clone)
-        print(f"dvc repro: {duration:.1f} s, {len(expected)} files", flush=True)
+        print(f"dvc repro: {time.monotonic() - started:.1f} s, {len(expected)} files", flush=True)
         clone.clear()
         roots, words = [], []
         if arguments.nodes > 1:
@@ -46,14 +49,15 @@ def main() -> None:
             words = ["--address", f"127.0.0.1:{PORT}"]
         started = time.monotonic()
         run = subprocess.Popen(["h2h", "run", *words], cwd=clone.path, env=clone.environment)
-        kill_tasks(run, [*roots, psutil.Process(run.pid)], random.Random(arguments.seed), arguments.kills, duration)
+        killed = kill_tasks(run, clone, [*roots, psutil.Process(run.pid)], random.Random(arguments.seed),
+                            arguments.kills, len(lock))
         code = run.wait()
         found = contents(clone.path, *RESULTS)
         differing = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
-        print(f"h2h run: {time.monotonic() - started:.1f} s, code {code}; "
+        print(f"h2h run: {time.monotonic() - started:.1f} s, code {code}, {killed} of {arguments.kills} killed; "
               f"{'differs: ' + ', '.join(differing) if differing else 'equal'}; dvc.lock's stages "
               f"{'in the same order' if names(clone) == lock else 'in another order'}", flush=True)
-        sys.exit(1 if code or differing or names(clone) != lock else 0)
+        sys.exit(1 if code or killed < arguments.kills or differing or names(clone) != lock else 0)
 
 
 def start_nodes(clone: Clone, folder: Path, count: int, at_end: ExitStack) -> list[psutil.Process]:
@@ -74,20 +78,35 @@ def start_nodes(clone: Clone, folder: Path, count: int, at_end: ExitStack) -> li
     return found
 
 
-def kill_tasks(run: subprocess.Popen[bytes], roots: list[psutil.Process], chance: random.Random, kills: int,
-               span: float) -> None:
-    """Kill a process of a random task at random moments within about `span` seconds while `run` runs."""
-    between = span / kills
-    while kills and run.poll() is None:
-        time.sleep(chance.uniform(0, between))
-        if victims := [process for root in roots for process in root.children(recursive=True) if of_a_task(process)]:
-            victim = chance.choice(victims)
-            try:
-                name, _ = " ".join(victim.cmdline())[:60], victim.kill()
-            except psutil.NoSuchProcess:
-                continue
-            kills -= 1
-            print(f"killed {name}", flush=True)
+def kill_tasks(run: subprocess.Popen[bytes], clone: Clone, roots: list[psutil.Process], chance: random.Random,
+               kills: int, stages: int) -> int:
+    """Kill random processes of tasks at random moments while `run` runs; how many it has killed.
+
+    A moment is a number of stages that dvc.lock has by then, and some seconds more. None comes before the first task or
+    after the last but one, so that there is something to kill.
+    """
+    for killed, recorded in enumerate(sorted(chance.sample(range(len(FIRST), stages - 2), kills))):
+        while len(names(clone)) < recorded and run.poll() is None:
+            time.sleep(LOOK)
+        time.sleep(chance.uniform(0, PAUSE))
+        while not (name := kill_one(roots, chance)):
+            if run.poll() is not None:
+                return killed
+            time.sleep(LOOK)
+        print(f"killed {name}", flush=True)
+    return kills
+
+
+def kill_one(roots: list[psutil.Process], chance: random.Random) -> str:
+    """Kill a random process of a task; its name, empty if there is none."""
+    try:
+        victim = chance.choice([process for root in roots for process in root.children(recursive=True)
+                                if of_a_task(process)])
+        name = " ".join(victim.cmdline())[:60]
+        victim.kill()
+    except (IndexError, psutil.NoSuchProcess):
+        return ""
+    return name
 
 
 def of_a_task(process: psutil.Process) -> bool:
@@ -101,7 +120,8 @@ def of_a_task(process: psutil.Process) -> bool:
 
 def names(clone: Clone) -> list[str]:
     """The stages in dvc.lock."""
-    lines = (clone.path / "dvc.lock").read_text(encoding="utf-8").splitlines()
+    lock = clone.path / "dvc.lock"
+    lines = lock.read_text(encoding="utf-8").splitlines() if lock.exists() else []
     return [line for line in lines if line.startswith("  ") and line[2] not in " -"]
 
 

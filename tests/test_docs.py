@@ -13,7 +13,8 @@ from closure import ROOT
 from headtohead.params import Params
 from headtohead.reporting.study import STUDY
 
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")),
+             *sorted((ROOT / "docs/cluster").glob("*.md"))]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 documents = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 
@@ -37,9 +38,12 @@ COMMANDS = {
     r"h2h doctor --measure( --[a-z]+ \w+)*": "test_table.py::test_the_command_measures_shows_and_goes_on",
     r"h2h init \S+( --[a-z-]+ \S+)*": "test_init.py::test_a_file_with_odd_columns_becomes_a_preset_that_runs",
     r"h2h choose .*": "test_choose.py::test_the_documents_show_what_their_commands_print",
-    r"h2h run( --[a-z-]+ \S+)*": "test_run.py::test_it_ends_as_dvc_repro_does_though_tasks_fail_and_are_killed",
+    r"(CUDA_VISIBLE_DEVICES=\S+ )?h2h run( --[a-z-]+ \S+)*":
+        "test_run.py::test_it_ends_as_dvc_repro_does_though_tasks_fail_and_are_killed",
     r"dvc remote add -d storage \S+": "test_run.py::test_two_nodes_share_nothing_but_a_remote",
     r"pip install -e '\.\[cluster\]'": "no test installs anything",
+    r"(sbatch|srun) .*": "it needs Slurm; the page says what was tried by hand",
+    r"(git clone|podman build|podman push|kubectl apply) .*": "the page says that it was not tried",
     r"h2h show": "test_reporting.py::test_the_comparison_is_printed_quickly",
     r"(cat \S+ \| )?h2h summarize( \S+)*": "test_summarize.py::test_every_table_gives_the_same_rows_in_its_order",
     r"python -m headtohead\.reporting\.patterns \S+":

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -17,7 +18,8 @@ from clone import ENVIRONMENT, executed
 from closure import ROOT
 
 from headtohead import cli
-from headtohead.cluster import pipeline
+from headtohead.cluster import pipeline, task
+from headtohead.progress import PROGRESS
 
 needs_ray = pytest.mark.skipif(not cli.find_spec("ray"), reason="needs Ray: pip install -e '.[cluster]'")
 
@@ -134,6 +136,16 @@ def test_what_reads_a_changed_stage_is_out_of_date_too(monkeypatch):
     assert pipeline.out_of_date(graph) == {"train@a-1": set(), "generate@a": {"train@a-1"}}
 
 
+def test_a_process_that_has_closed_its_output_is_waited_for_quietly(tmp_path):
+    told = []
+    (tmp_path / PROGRESS).parent.mkdir(parents=True)
+    (tmp_path / PROGRESS).touch()
+    code, said = task._follow(["sh", "-c", "echo so far; exec >&- 2>&-; sleep 1; exit 3"], tmp_path, dict(os.environ),
+                              lambda *news: told.append(news))
+    assert (code, said) == (3, "so far\n")
+    assert told == [("said", "so far\n"), ("said", "")]
+
+
 @needs_ray
 def test_it_ends_as_dvc_repro_does_though_tasks_fail_and_are_killed(repository, expected):
     repository.flag("kill-dvc-a-1", "kill-worker-a-2", "fail-b-1")
@@ -159,12 +171,13 @@ def test_it_ends_as_dvc_repro_does_though_tasks_fail_and_are_killed(repository, 
 
 
 @needs_ray
-def test_interrupted_once_it_records_what_has_finished(repository):
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM], ids=["a user", "a scheduler"])
+def test_interrupted_once_it_records_what_has_finished(repository, by):
     repository.flag("wait-b-1", "wait-b-2")
     process = repository.start("h2h", "run")
     while not all((repository.scratch / f"running-b-{seed}").exists() for seed in (1, 2)):
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(by)
     output, _ = process.communicate()
     assert process.returncode == 130
     assert "stopped; what has finished is recorded" in output
@@ -205,6 +218,23 @@ def test_two_nodes_share_nothing_but_a_remote(repository, expected):
     assert list(remote.glob("files/md5/*"))
     used = [node for node in (0, 1) if list((repository.path.parent / f"node{node}").rglob("cache/files"))]
     assert used == [0, 1]
+
+
+@needs_ray
+def test_a_node_that_goes_while_machines_are_compared_is_no_error(monkeypatch):
+    from ray.exceptions import TaskUnschedulableError
+
+    from headtohead.cluster import slots
+
+    def get(asked):
+        raise TaskUnschedulableError("the node does not exist any more")
+
+    remote = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda: None))
+    nodes = [{"NodeID": "11", "Alive": True, "NodeManagerHostname": "n2"}]
+    monkeypatch.setattr(slots, "_here", lambda: "00")
+    monkeypatch.setattr(slots, "NodeAffinitySchedulingStrategy", lambda *_, **__: None)
+    monkeypatch.setattr(slots, "ray", SimpleNamespace(nodes=lambda: nodes, remote=lambda _: remote, get=get))
+    assert slots.compare_machines() == ["n2 has gone; the others do the work"]
 
 
 @needs_ray

@@ -125,18 +125,25 @@ class Tasks:
 
 @contextmanager
 def _interruption() -> Iterator[threading.Event]:
-    """Set by the first Ctrl+C, which is not to cut short what is being recorded; the second one interrupts as usual."""
+    """Set by the first Ctrl+C, which is not to cut short what is being recorded; the second one interrupts as usual.
+
+    SIGTERM, by which schedulers of clusters end a job, does the same.
+    """
     pressed = threading.Event()
 
     def press(*_: object) -> None:
         pressed.set()
-        signal.signal(signal.SIGINT, before)
+        restore()
 
-    before = signal.signal(signal.SIGINT, press)
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {number: signal.signal(number, press) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield pressed
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
 
 
 def _is_profile(stage: str) -> bool:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from headtohead.cluster.home import RunError
@@ -57,8 +58,13 @@ def compare_machines() -> list[str]:
     look = ray.remote(describe)
     asked = [look.options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
              .remote() for node in nodes]
-    for node, theirs in zip(nodes, ray.get(asked), strict=True):
+    for node, answer in zip(nodes, asked, strict=True):
         name = node["NodeManagerHostname"]
+        try:
+            theirs = ray.get(answer)
+        except RayError:
+            lines.append(f"{name} has gone; the others do the work")
+            continue
         if versions := _differences(ours, theirs, PACKAGES):
             raise RunError(f"{name} has other versions than this machine: {versions}; install requirements.lock on "
                            "both")

@@ -145,7 +145,9 @@ def _follow(command: list[str], clone: Path, environment: dict[str, str],
     said, progress = b"", ""
     while process.poll() is None:
         if select.select([process.stdout], [], [], 1.0)[0]:
-            more = os.read(process.stdout.fileno(), 65536)
+            if not (more := os.read(process.stdout.fileno(), 65536)):  # closed, though the process has not ended yet
+                process.wait()
+                break
             said += more
             tell("said", more.decode(errors="replace"))
         elif (now := (clone / PROGRESS).read_text(encoding="utf-8")) != progress:
