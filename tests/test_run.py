@@ -19,6 +19,7 @@ from closure import ROOT
 
 from headtohead import cli
 from headtohead.cluster import pipeline, task
+from headtohead.profiling.machine import cores
 from headtohead.progress import PROGRESS
 
 needs_ray = pytest.mark.skipif(not cli.find_spec("ray"), reason="needs Ray: pip install -e '.[cluster]'")
@@ -144,6 +145,16 @@ def test_a_process_that_has_closed_its_output_is_waited_for_quietly(tmp_path):
                               lambda *news: told.append(news))
     assert (code, said) == (3, "so far\n")
     assert told == [("said", "so far\n"), ("said", "")]
+
+
+@needs_ray
+def test_what_waits_for_a_slot_does_not_begin_after_a_failure(repository):
+    """With as many threads, one training fills the machine; by the time that one has failed, the next has begun."""
+    repository.environment["OMP_NUM_THREADS"] = str(2 * cores())
+    repository.flag("fail-a-1", "fail-a-2", "fail-b-1", "fail-b-2")
+    output = repository.run("h2h", "run", code=1)
+    assert 1 <= len(re.findall(r"^train@\S+: it has failed", output, re.MULTILINE)) <= 2
+    assert len([*(repository.path / ".cache/run/logs").glob("train@*")]) <= 2
 
 
 @needs_ray

@@ -61,7 +61,8 @@ class Tasks:
 
     def __post_init__(self) -> None:
         self._files = ray.put(self.files)
-        self._running: dict[Any, str] = {}
+        self._running: dict[Any, str] = {}  # and what waits for a slot
+        self._begun: set[str] = set()
         self._news = ray.remote(News).options(num_cpus=0, scheduling_strategy=self.slots.home()).remote()
 
     def run(self) -> dict[str, str]:
@@ -107,6 +108,7 @@ class Tasks:
             done, _ = ray.wait([*self._running], num_returns=len(self._running), timeout=0)
         for news in ray.get(self._news.take.remote()):
             self.screen.tell(*news)
+            self._begun.add(news[0])
         succeeded = []
         for result in done:
             stage = self._running.pop(result)
@@ -115,12 +117,21 @@ class Tasks:
                 self.screen.failed(stage, reason)
             else:
                 succeeded.append(stage)
+        if self.failed and not self.keep_going:
+            self._withdraw()
         if succeeded:
             self.record(succeeded)
         for stage in succeeded:
             self.screen.succeeded(stage)
         self.screen.draw()
         return succeeded
+
+    def _withdraw(self) -> None:
+        """Take back what waits for a slot."""
+        for result, stage in [*self._running.items()]:
+            if stage not in self._begun:
+                ray.cancel(result)
+                del self._running[result]
 
 
 @contextmanager
