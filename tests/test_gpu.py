@@ -253,6 +253,25 @@ def test_two_gpus_train_as_one_does(tmp_path, sharding):
         assert two[column].tolist() == pytest.approx(one[column].tolist(), rel=0.01)
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_sharded_model_computes_in_the_precision_of_its_training(tmp_path, precision):
+    launch(write_precision, tmp_path, precision, devices=2)
+    assert (tmp_path / "computed").read_text() == f"torch.{precision}"
+
+
+def write_precision(path, precision):
+    def write(module, inputs, output):
+        (path / "computed").write_text(str(output.dtype))
+
+    model = small()
+    model.transformer.h[0].mlp.c_fc.register_forward_hook(write)
+    settings = FEW.model_copy(update={"precision": precision, "devices": 2, "sharding": "full"})
+    rows = examples(43, 100)
+    prepare(model, rows, rows, settings, filler=0, seed=7, checkpoints=path / "checkpoints",
+            device=torch.device("cuda"), length=None, callbacks=[StopAfter()]).train()
+
+
 class StopAfter(TrainerCallback):
     """Ends a training after two steps, before anything is saved."""
 

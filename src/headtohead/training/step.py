@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,15 @@ class FadingArticle(Trainer):
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         weight = sum(self._weights(batch, training=True)[:, 1:].sum() for batch in batches)
         return batches, self.accelerator.reduce(weight, "mean")
+
+    def autocast_smart_context_manager(self, cache_enabled: bool | None = True) -> AbstractContextManager[Any]:
+        """Autocast for a sharded model: accelerate has it around the forward pass of every other one.
+
+        It keeps no cast weights, which would be those of the whole model.
+        """
+        if not self.args.fsdp:
+            return super().autocast_smart_context_manager(cache_enabled)
+        return torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16, cache_enabled=False)
 
     def compute_loss(self, model: GPT2, inputs: dict[str, Tensor], return_outputs: bool = False,
                      num_items_in_batch: Tensor | float | None = None) -> Any:
