@@ -13,8 +13,8 @@ repro: setup
 	dvc repro
 	h2h show
 
-test: setup
-	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not gpu"
+test: setup   # three at a time, also on two cores: tests of whole runs often wait
+	python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not gpu"
 
 test-gpu: setup
 	python -m pytest -m gpu
