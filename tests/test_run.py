@@ -182,11 +182,20 @@ def test_it_ends_as_dvc_repro_does_though_tasks_fail_and_are_killed(repository, 
 
 
 @needs_ray
+def test_a_clone_that_cannot_be_made_is_named(repository):
+    (repository.path / ".cache/run").mkdir(parents=True)
+    (repository.path / ".cache/run/clones").touch()
+    output = repository.run("h2h", "run", code=1)
+    assert re.search(r"^train@\S+: it could not be run: \w+Error: .*clones", output, re.MULTILINE)
+
+
+@needs_ray
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM], ids=["a user", "a scheduler"])
 def test_interrupted_once_it_records_what_has_finished(repository, by):
     repository.flag("wait-b-1", "wait-b-2")
     process = repository.start("h2h", "run")
     while not all((repository.scratch / f"running-b-{seed}").exists() for seed in (1, 2)):
+        assert process.poll() is None, process.communicate()[0]
         time.sleep(0.1)
     process.send_signal(by)
     output, _ = process.communicate()

@@ -11,7 +11,7 @@ from graphlib import TopologicalSorter
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from headtohead.cluster.home import as_lock, read_lock
 from headtohead.cluster.pipeline import Graph
@@ -167,5 +167,7 @@ def _reason(result: Any) -> str | None:
         return None if ray.get(result) else "it has failed"
     except Lost:
         return f"it was killed or ran out of memory {TRIES} times"
+    except RayTaskError as error:
+        return f"it could not be run: {type(error.cause).__name__}: {error.cause}"
     except RayError as error:
         return f"its worker or machine has died {TRIES} times ({type(error).__name__})"

@@ -116,7 +116,8 @@ def _unpack(files: bytes, clone: Path) -> None:
             if path.name != CHECKPOINTS.name:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     with tarfile.open(fileobj=io.BytesIO(files)) as tar:
-        tar.extractall(clone, filter="tar")
+        tar.extraction_filter = lambda member, _: member  # our own files; extractall knows no filter before 3.11.4
+        tar.extractall(clone)
     for folder in (".cache", ".dvc/tmp"):
         (clone / folder).mkdir(parents=True, exist_ok=True)
     (clone / PROGRESS).touch()
