@@ -72,7 +72,8 @@ def _run(graph: Graph, todo: Graph, local: bool, per_gpu: int, keep_going: bool)
 @contextmanager
 def _connected(address: str | None) -> Iterator[None]:
     """Connected to a cluster, or to one that is started on this machine and ends with the context."""
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}  # of the processes that are started here
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0",  # of the processes that are started here
+                   "RAY_IGNORE_UNHANDLED_ERRORS": "1"}  # of tasks that are taken back
     quiet = {"log_to_driver": False, "logging_level": "error"}
     with TemporaryDirectory(prefix="ray-") as sessions:
         if address is None:
