@@ -159,6 +159,9 @@ def test_what_waits_for_a_slot_does_not_begin_after_a_failure(repository):
 
 @needs_ray
 def test_it_ends_as_dvc_repro_does_though_tasks_fail_and_are_killed(repository, expected):
+    deep = repository.scratch / ("temporary" * 10)
+    deep.mkdir()
+    repository.environment["TMPDIR"] = str(deep)
     repository.flag("kill-dvc-a-1", "kill-worker-a-2", "fail-b-1")
     output = repository.run("h2h", "run", "--keep-going", code=1)
     assert "train@b-1: it has failed; its log is .cache/run/logs/train@b-1.log" in output

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from secrets import token_hex
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 
 import ray
 
@@ -25,6 +25,7 @@ from headtohead.profiling.machine import cores
 from headtohead.progress import console
 
 FOLDER = Path(".cache/run")  # clones, if they are on this machine, and logs
+DEEPEST = 25  # characters of a folder for temporary files; a socket's path has at most 107, and Ray adds 81
 OBJECTS = 2**28  # bytes for what Ray shares between processes, which is the repository's files
 
 
@@ -75,7 +76,8 @@ def _connected(address: str | None) -> Iterator[None]:
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0",  # of the processes that are started here
                    "RAY_IGNORE_UNHANDLED_ERRORS": "1"}  # of tasks that are taken back
     quiet = {"log_to_driver": False, "logging_level": "error"}
-    with TemporaryDirectory(prefix="ray-") as sessions:
+    near = None if len(gettempdir()) <= DEEPEST else "/tmp"
+    with TemporaryDirectory(prefix="ray-", dir=near) as sessions:
         if address is None:
             os.environ.setdefault("RAY_AUTH_TOKEN", token_hex())  # or Ray keeps one in the home folder
             ray.init("local", num_cpus=cores(), object_store_memory=OBJECTS, include_dashboard=False,
