@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, distributed
-from torch.nn.functional import pad
 from torch.utils.data import DataLoader, RandomSampler, Sampler, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import EvalLoopOutput
@@ -90,16 +89,12 @@ def _arguments(settings: Train, seed: int, checkpoints: Path, device: torch.devi
 
 def _batch(examples: list[Example], filler: int, article_weight: float, length: int | None, rank: int, ranks: int
            ) -> dict[str, Tensor]:
-    """This process's rows of a batch as `collate` makes it, padded on to `length` if there is one, and their prompts.
+    """This process's rows of a batch as `collate` makes it, and their prompts.
 
     The processes share out a batch row by row. One that is left without gets a row in which nothing counts.
     """
     examples = examples[rank::ranks] or [([filler], 1)]
-    batch = collate(examples, filler, article_weight)
-    if length is not None:
-        more = (0, length - batch["input_ids"].shape[1])
-        fillers = {"input_ids": filler, "labels": IGNORED, "weights": 0.0}
-        batch = {name: pad(batch[name], more, value=value) for name, value in fillers.items()}
+    batch = collate(examples, filler, article_weight, length)
     return batch | {"prompt": torch.tensor([prompt for _, prompt in examples])}
 
 
