@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from headtohead.measured import read_table
 from headtohead.models.checkpoints import build, named_variant
-from headtohead.models.gpt2 import GPT2
+from headtohead.models.gpt2 import GPT2, best_device
 from headtohead.models.processor import processor
 from headtohead.params import Params, Profile
 from headtohead.paths import BACKENDS
@@ -28,9 +29,16 @@ from headtohead.tokens.layout import Layout
 from headtohead.tokens.splits import load_split, load_tokenizer
 from headtohead.tokens.tokenizer import separator_ids
 from headtohead.training.examples import make_examples
+from headtohead.training.step import compiles
 
 EXAMPLES = 512  # real ones, for training steps
 TURNS = 15  # of each process; an odd number has a middle one
+# Imported before the processes are forked, or each of them would spend seconds on it.
+FOR_CUDA = ("torch._inductor.compile_fx", "headtohead.inference.fused")
+
+if compiles(best_device()):
+    for module in FOR_CUDA:
+        import_module(module)
 
 Announce = Callable[[str], object]
 
