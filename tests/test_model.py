@@ -290,8 +290,7 @@ def gradients(model, precision):
 
 
 # Each kind of code once: a pattern is no more than numbers in the mask that a compiled block is handed.
-COMPILED = ["standard", "none_eager", "flash", "flash_sparse", "flash_alibi", "rope", "alibi_local_global", "performer",
-            "rope_performer"]
+COMPILED = ["standard", "none_eager", "flash", "flash_sparse", "flash_alibi", "alibi_local_global", "rope_performer"]
 
 
 @compiles

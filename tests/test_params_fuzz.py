@@ -1,4 +1,4 @@
-"""Fifty mutated copies of params.yaml: each is refused with its key named, or the stages run on it."""
+"""Thirty mutated copies of params.yaml: each is refused with its key named, or the stages run on it."""
 
 import copy
 import datetime
@@ -17,7 +17,7 @@ from headtohead.params import ParamsError, read_params
 from headtohead.records import DataError
 from stages import baselines, fetch_subset, fingerprint, generate, profile, score, tokenize, train
 
-EXAMPLES = 50
+EXAMPLES = 30
 BASE = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"preset": "smoke", "seeds": [13]}
 
 # Wrong types, nothing at all, the huge and the negative, names that lead elsewhere.
@@ -193,5 +193,5 @@ def test_every_mutated_file_is_refused_by_name_or_runs(tmp_path, monkeypatch):
 
     check()
     assert outcomes.total() == EXAMPLES, outcomes
-    assert outcomes["refused"] >= 20, outcomes
+    assert outcomes["refused"] >= 10, outcomes
     assert outcomes["accepted, and run"] >= 5, outcomes

@@ -151,6 +151,7 @@ def test_no_file_holds_a_text(published):
         assert not [secret for secret in secrets if secret in shown], path
 
 
+@pytest.mark.pictures
 def test_the_figures_are_linked_and_are_the_reports(published, params):
     links = [unquote(link) for link in re.findall(r"^!\[.+\]\((.*?)\)$", text(), re.MULTILINE)]
     assert {Path(link).name for link in links} == SHOWN == {path.name for path in TARGET.iterdir()}

@@ -31,6 +31,7 @@ from made_up import (
     results,
     write,
 )
+from matplotlib.figure import Figure
 from PIL import Image
 
 from headtohead import reporting
@@ -52,6 +53,7 @@ FIGURES = {f"{name}.svg" for name in (
     "differences", "quality_and_time", "quality", "inference_time", "training_time", "memory", "fact_recall",
     "learning_curves", "time_by_length", "memory_by_length", "batch_sizes", "who_sees_whom", "quality_and_reach",
     "window_width", "choices")}
+BLANK = '<svg xmlns="http://www.w3.org/2000/svg"/>'
 SHOWN = FIGURES - {"window_width.svg"}  # where one variant alone has a window
 
 
@@ -68,10 +70,15 @@ def params():
 
 
 @pytest.fixture
-def run(made, tmp_path, monkeypatch):
-    """A copy of the made-up results, as the current directory."""
+def run(made, tmp_path, monkeypatch, request):
+    """A copy of the made-up results, as the current directory.
+
+    Figures are made but not drawn, which takes longer than all the rest, except in tests marked `pictures`.
+    """
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
+    if not request.node.get_closest_marker("pictures"):
+        monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: path.write_text(BLANK))
     return tmp_path
 
 
@@ -145,6 +152,7 @@ def test_no_training_is_left_out(built):
     assert rows == [(name, seed) for name in SPEED for seed in ("13", "14", "15")]
 
 
+@pytest.mark.pictures
 def test_of_many_trainings_the_spread_comes_first_and_no_row_is_left_out(built, params, monkeypatch):
     few = report()
     monkeypatch.setattr("headtohead.reporting.results.MANY", 11)  # there are 12
@@ -218,6 +226,7 @@ def test_a_further_variant_gets_its_row(run, params):
     assert len(re.findall(r"^\| wide \|", report(), re.MULTILINE)) >= 5
 
 
+@pytest.mark.pictures
 def test_the_figures_are_the_same_again(built, params):
     before = {path.name: path.read_bytes() for path in (built / "plots").glob("*.svg")}
     reporting.build(params)
@@ -660,6 +669,7 @@ def test_of_two_layers_no_three_of_four_have_a_window(params):
     assert (curve.label, [variant.name for _, variant in curve.points]) == ("every layer", ["a", "b", "c"])
 
 
+@pytest.mark.pictures
 def test_the_report_has_the_curve_where_there_are_windows(run, params):
     sets, windows = make_sets(run), {f"window{width}": near(width) for width in (16, 32)}
     for name in windows:

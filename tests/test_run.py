@@ -62,6 +62,10 @@ if mv $SCRATCH/kill-worker-$1-$2 $SCRATCH/killed 2>/dev/null; then
   kill -9 $pid; sleep 60
 fi
 if [ -e $SCRATCH/wait-$1-$2 ]; then sleep 60; fi
+if [ -e $SCRATCH/count ]; then
+  for moment in $(seq 300); do [ $(ls $SCRATCH | grep -c running) -ge 2 ] && break; sleep 0.1; done
+  echo GPU $CUDA_VISIBLE_DEVICES, $(ls $SCRATCH | grep -c running) running >> $SCRATCH/beside; sleep 1
+fi
 if [ -e $SCRATCH/fail-$1-$2 ]; then rm $SCRATCH/running-$1-$2; echo "the loss is nan"; exit 1; fi
 mkdir -p models/$1 metrics && echo $1 $2 > models/$1/$2 && echo '{"loss": 1}' > metrics/$1-$2.json
 rm $SCRATCH/running-$1-$2
@@ -211,16 +215,17 @@ def test_interrupted_once_it_records_what_has_finished(repository, by):
 
 
 @contextmanager
-def two_nodes(repository):
-    """Ray's processes on this machine, each with a folder of its own."""
+def ray_nodes(repository, *resources):
+    """Ray's processes on this machine, with a node for each of `resources`, and for each node a folder of its own."""
     port, nodes = 6390 + os.getpid() % 1000, []
     try:
-        for number, where in enumerate((["--head", f"--port={port}", "--include-dashboard=false"],
-                                        [f"--address=127.0.0.1:{port}"])):
+        for number, own in enumerate(resources):
+            where = [f"--address=127.0.0.1:{port}"] if number else [
+                "--head", f"--port={port}", "--include-dashboard=false"]
             caches = repository.path.parent / f"node{number}"
             nodes.append(subprocess.Popen(
-                ["ray", "start", "--block", *where, "--num-cpus=1", "--object-store-memory=100000000",
-                 "--disable-usage-stats"], env=repository.environment | {"XDG_CACHE_HOME": str(caches)},
+                ["ray", "start", "--block", *where, *own, "--object-store-memory=100000000", "--disable-usage-stats"],
+                env=repository.environment | {"XDG_CACHE_HOME": str(caches)},
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
             time.sleep(5)
         yield f"127.0.0.1:{port}"
@@ -235,7 +240,7 @@ def test_two_nodes_share_nothing_but_a_remote(repository, expected):
     remote = repository.path.parent / "remote"
     repository.run("dvc", "remote", "add", "-d", "storage", "../remote")
     repository.flag("kill-worker-a-1")
-    with two_nodes(repository) as address:
+    with ray_nodes(repository, ["--num-cpus=1"], ["--num-cpus=1"]) as address:
         output = repository.run("h2h", "run", "--address", address)
     assert "train@a-1: was lost; tried again" in output
     assert executed(output) == ["fingerprint", "fetch-subset", "fingerprint", "report"]
@@ -243,6 +248,16 @@ def test_two_nodes_share_nothing_but_a_remote(repository, expected):
     assert list(remote.glob("files/md5/*"))
     used = [node for node in (0, 1) if list((repository.path.parent / f"node{node}").rglob("cache/files"))]
     assert used == [0, 1]
+
+
+@needs_ray
+def test_two_tasks_share_a_gpu(repository):
+    """Ray is told of a GPU that is not there. Each task begins and waits until another runs beside it."""
+    repository.run("dvc", "remote", "add", "-d", "storage", "../remote")
+    repository.flag("count")
+    with ray_nodes(repository, ["--num-cpus=8", "--num-gpus=1"]) as address:
+        repository.run("h2h", "run", "--address", address, "--per-gpu", "2")
+    assert (repository.scratch / "beside").read_text().splitlines() == ["GPU 0, 2 running"] * 4
 
 
 @needs_ray

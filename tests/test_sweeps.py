@@ -91,6 +91,7 @@ def test_what_had_no_room_and_what_was_left_out_is_told(run, params):
     assert "Left out, because learned positions end there: standard, flash and flash_sparse beyond 176 tokens." in text
 
 
+@pytest.mark.pictures
 def test_a_point_without_room_is_a_cross(run, params):
     def crosses():
         reporting.build(params)
