@@ -428,17 +428,19 @@ def test_prompts_at_the_edges():
 
 
 @given(rows=st.lists(st.tuples(st.lists(st.integers(1, 9), min_size=2, max_size=8), st.integers(1, 8)),
-                     min_size=1, max_size=4), weight=st.sampled_from([0.0, 0.25, 1.0]))
-def test_labels_stand_at_their_own_positions_and_padding_never_counts(rows, weight):
+                     min_size=1, max_size=4), weight=st.sampled_from([0.0, 0.25, 1.0]),
+       length=st.sampled_from([None, 8, 11]))
+def test_labels_stand_at_their_own_positions_and_padding_never_counts(rows, weight, length):
     examples = [(sequence, min(prompt, len(sequence) - 1)) for sequence, prompt in rows]
-    batch = collate(examples, filler=0, article_weight=weight)
+    batch = collate(examples, 0, weight, length)
+    assert {tensor.shape for tensor in batch.values()} == {(len(rows), length or max(len(row) for row, _ in rows))}
     for row, (sequence, prompt) in enumerate(examples):
         for i in range(batch["input_ids"].shape[1]):
             expected = 0.0 if i >= len(sequence) else weight if i < prompt else 1.0
             assert batch["weights"][row, i] == expected
             label = batch["labels"][row, i]
             assert label == (batch["input_ids"][row, i] if expected else IGNORED)
-        assert batch["input_ids"][row, :len(sequence)].tolist() == sequence
+        assert batch["input_ids"][row].tolist() == sequence + [0] * (batch["input_ids"].shape[1] - len(sequence))
 
 
 def test_prompts_end_at_the_same_place():
