@@ -64,6 +64,7 @@ def test_a_training_beside_another_is_the_one_that_runs_alone(clone):
     def train(seed):
         return clone.run("env", "OMP_NUM_THREADS=2", "python", "-m", "stages.train", "flash", seed)
 
+    clone.edit("steps: 400\n", "steps: 160\n")
     for folder in (".checkpoints", "models"):
         shutil.rmtree(clone.path / folder)
     assert "has been done before" not in train("13")

@@ -115,8 +115,9 @@ def test_a_variants_number_re_runs_that_variant_and_changing_it_back_trains_noth
     assert sorted(executed(output)) == [
         "fingerprint", "generate@flash_sparse", "profile@flash_sparse", "report", "score@flash_sparse",
         *(f"train@flash_sparse-{seed}" for seed in SEEDS)]
-    back = clone.run("dvc", "exp", "run", "-S", "variants.flash_sparse.window=64")
-    assert not {stage for stage in executed(back) if stage.startswith(("train", "generate", "score", "profile"))}
+    back = clone.run("dvc", "exp", "run", "-S", "variants.flash_sparse.window=64", "score@flash_sparse",
+                     "profile@flash_sparse")
+    assert executed(back) == ["fingerprint"]
     clone.reset()
 
 
