@@ -93,7 +93,7 @@ def test_a_trade_is_told_and_not_taken(recall, costs, words):
 
 def test_what_is_not_known_is_no_reason():
     unsure = {"flash_alibi": scores(0.79, luck=0.05, seed=1)}
-    assert said(unsure) == "Keep standard: no variant is shown to be better, faster or smaller."
+    assert said(unsure) == "Keep standard: no variant is shown to be better, smaller or faster in inference."
     assert "but whether its fact recall is as good is open: about " in said(unsure, {"flash_alibi": LESS})
 
 
@@ -155,7 +155,7 @@ def test_a_busy_machine_is_told_to_be_busy():
     assert claims.costs["flash"]["forward"].words == BUSY
     assert "The machine was busy: profile again, or in more pairs (profile.pairs). Of standard (" in warnings(claims)[0]
     assert " flash (forward pass, first token, generation, " in warnings(claims)[0]
-    assert recommend(claims) == "Keep standard: no variant is shown to be better, faster or smaller."
+    assert recommend(claims) == "Keep standard: no variant is shown to be better, smaller or faster in inference."
 
 
 def test_pairs_that_agree_while_all_is_slow_are_no_evidence():

@@ -27,7 +27,7 @@ def recommend(claims: Claims) -> str:
         return _recommend(claims, variant)
     tempting = [variant for variant in _sound(claims) if _gains(claims, variant) or _better(claims, variant)]
     if not tempting:
-        return "Keep standard: no variant is shown to be better, faster or smaller."
+        return "Keep standard: no variant is shown to be better, smaller or faster in inference."
     return _keep_standard(claims, _best(claims, tempting))
 
 
